@@ -1,0 +1,1 @@
+"""Generation: a dialogue in; thinking, reply text and reply speech out."""
