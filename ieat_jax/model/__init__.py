@@ -1,0 +1,1 @@
+"""Listen, Think, Write and Speak: the unified spoken language model."""

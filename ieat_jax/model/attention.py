@@ -1,0 +1,166 @@
+"""Attention with grouped heads: who sees whom, RoPE, the attention itself, and its layer."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import PartitionSpec
+
+from ieat_jax.model.layers import Linear, RMSNorm
+from ieat_jax.model.sharding import array_spec, lay, out_sharding
+
+MASKED = -1e30  # finite: a padding query sees no key, and its softmax must not be NaN
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """Where the tokens of a batch stand and which of them see each other; all int32 [B, T].
+
+    Key j is visible to query i when both have the same segment id above 0 (0 = padding), j does not come after i, and
+    j is of the trunk (branch id 0) or of i's own branch.
+    """
+
+    positions: jax.Array  # RoPE position
+    segment_ids: jax.Array  # 0 = padding
+    branch_ids: jax.Array  # 0 = trunk
+
+    @classmethod
+    def plain(cls, valid: jax.Array) -> Stream:
+        """One segment per row without branches, positions from 0; `valid` bool [B, T], padding anywhere."""
+        valid = valid.astype(jnp.int32)
+        positions = jnp.maximum(jnp.cumsum(whole(valid), axis=1) - 1, 0)
+        return cls(lay(positions, array_spec(valid)), valid, jnp.zeros_like(valid))
+
+
+def clean(x: jax.Array, stream: Stream) -> jax.Array:
+    """`x` [B, T, D] with padding set to zero, so that nothing in it (not even NaN) reaches values or gradients."""
+    return jnp.where(stream.segment_ids[..., None] > 0, x, 0)
+
+
+class Rotation(NamedTuple):
+    """Cosine and sine [B, T, 1, head_dim / 2] of RoPE, float32."""
+
+    cos: jax.Array
+    sin: jax.Array
+
+
+def rope(positions: jax.Array, head_dim: int, theta: float, scaling: tuple[float, ...] | None = None) -> Rotation:
+    """RoPE (Su et al. 2021) at `positions` [B, T]; `scaling` = Llama 3.1's (factor, low, high, original length)."""
+    frequencies = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
+    if scaling is not None:
+        factor, low, high, original = scaling
+        turns = original * frequencies / (2 * math.pi)  # full turns within the original length
+        smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        frequencies = frequencies * (smooth + (1 - smooth) / factor)
+    angles = positions[..., None, None].astype(jnp.float32) * frequencies.astype(np.float32)
+    return Rotation(jnp.cos(angles), jnp.sin(angles))
+
+
+def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:
+    """Rotate `x` [B, T, heads, head_dim], halves paired as in Hugging Face's Llama."""
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    cos, sin = rotation
+    return jnp.concatenate((first * cos - second * sin, second * cos + first * sin), axis=-1).astype(x.dtype)
+
+
+def visible(q_stream: Stream, kv_stream: Stream, *, causal: bool, q_slots: jax.Array | None = None) -> jax.Array:
+    """Which keys each query sees: bool [B, Tq, Tk]. `q_slots` [B, Tq]: places of the queries among the keys."""
+    q_segment, q_branch = q_stream.segment_ids[:, :, None], q_stream.branch_ids[:, :, None]
+    k_segment, k_branch = whole(kv_stream.segment_ids)[:, None], whole(kv_stream.branch_ids)[:, None]
+    seen = (q_segment == k_segment) & (k_segment > 0) & ((k_branch == 0) | (k_branch == q_branch))
+    if causal:
+        if q_slots is None:
+            q_slots = jax.lax.broadcasted_iota(jnp.int32, q_stream.segment_ids.shape, 1)
+            q_slots = lay(q_slots, array_spec(q_stream.segment_ids))
+        seen &= jax.lax.broadcasted_iota(jnp.int32, (1, 1, k_segment.shape[-1]), 2) <= q_slots[:, :, None]
+    return seen
+
+
+def whole(x: jax.Array) -> jax.Array:
+    """`x` [B, T, ...] gathered over the sequence's mesh axis: every query may see any key."""
+    layout = array_spec(x)
+    return lay(x, PartitionSpec(layout[0], None, *layout[2:]))
+
+
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    q_stream: Stream | None,
+    kv_stream: Stream | None,
+    *,
+    causal: bool,
+    q_slots: jax.Array | None = None,
+) -> jax.Array:
+    """Softmax attention, q [B, Tq, H, hd], k and v [B, Tk, K, hd] -> [B, Tq, H, hd].
+
+    Query head h reads KV head h // (H / K). Streams None: every query sees every key. A query that sees nothing returns
+    a finite value. Inputs must be finite (`clean`). Scores and softmax are float32.
+    """
+    batch, length, heads, head_dim = q.shape
+    kv_heads = k.shape[2]
+    k, v = whole(k), whole(v)
+    layout = array_spec(q)
+    grouped = out_sharding(PartitionSpec(*layout[:3], None, None))
+    q = jnp.reshape(q, (batch, length, kv_heads, heads // kv_heads, head_dim), out_sharding=grouped)
+    scores = jnp.einsum("btkgh,bskh->bkgts", q, k, preferred_element_type=jnp.float32) * (1 / math.sqrt(head_dim))
+    if q_stream is not None:
+        seen = visible(q_stream, kv_stream, causal=causal, q_slots=q_slots)
+        scores = jnp.where(seen[:, None, None], scores, MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    mixed = jnp.einsum("bkgts,bskh->btkgh", weights, v)
+    return jnp.reshape(mixed, (batch, length, heads, head_dim), out_sharding=out_sharding(layout))
+
+
+Mix = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+class Attention(nnx.Module):
+    """Multi-head attention layer: q, k, v projections, optional q/k norm and RoPE, attention, output projection."""
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        key: jax.Array,
+        *,
+        biases: str = "",
+        qk_norm_eps: float | None = None,
+        gain: float = 1.0,
+    ):
+        """`biases`: which projections have one, letters of 'qkvo'; `qk_norm_eps`: RMSNorm on q and k (Qwen3)."""
+        keys = jax.random.split(key, 4)
+
+        def project(letter: str, heads: int, name: str, key: jax.Array) -> Linear:
+            return Linear(width, (heads, head_dim), key, bias=letter in biases, names=(("embed",), (name, None)))
+
+        self.q = project("q", num_heads, "heads", keys[0])
+        self.k = project("k", num_kv_heads, "kv_heads", keys[1])
+        self.v = project("v", num_kv_heads, "kv_heads", keys[2])
+        out = (("heads", None), ("embed",))
+        self.o = Linear((num_heads, head_dim), width, keys[3], bias="o" in biases, names=out, gain=gain)
+        self.q_norm = None if qk_norm_eps is None else RMSNorm(head_dim, qk_norm_eps)
+        self.k_norm = None if qk_norm_eps is None else RMSNorm(head_dim, qk_norm_eps)
+
+    def project(self, x: jax.Array, rotation: Rotation | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """[B, T, D] -> q [B, T, H, hd], k and v [B, T, K, hd]; `rotation` None = no RoPE."""
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        if self.q_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        return q, k, v
+
+    def __call__(self, x: jax.Array, rotation: Rotation | None, mix: Mix) -> jax.Array:
+        """[B, T, D] -> [B, T, D]; `mix(q, k, v)` is the attention, usually `attend` with its streams bound."""
+        return self.o(mix(*self.project(x, rotation)))
