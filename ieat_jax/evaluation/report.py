@@ -296,12 +296,12 @@ def _dialogues(runs: list[ScoredRun]) -> str:
 
 _METHOD = """<p>Replies are decoded greedily from held-out dialogues; earlier turns of a dialogue keep their audio and
 their reference replies. The emotion is read from the sentence in the thinking that states it; a thinking that states
-none, or is not closed, counts as wrong. Chance is one over the number of classes present. Controls run the same model with
-silence, and with the audio of another clip (each true class is given clips of all classes evenly), in the place of
-the user's voice: a model that listens falls to chance. Cause recall is the share of content words of the annotated
-cause that the thinking names. Unit accuracy feeds the true units and counts the true next unit; its baseline always
-answers the commonest unit. Word error rate compares Whisper's transcript of the spoken reply with the text the model
-wrote for it.</p>"""
+none, or is not closed, counts as wrong. Chance is one over the number of classes present. Controls run the same
+model with silence, and with the audio of another clip (each true class is given clips of all classes evenly), in the
+place of the user's voice: a model that listens falls to chance. Cause recall is the share of content words of the
+annotated cause that the thinking names. Unit accuracy feeds the true units and counts the true next unit; its
+baseline always answers the commonest unit. Word error rate compares Whisper's transcript of the spoken reply with
+the text the model wrote for it.</p>"""
 
 
 def write_report(runs: list[ScoredRun], out: Path, *, title: str = "What the model heard, thought and said") -> None:

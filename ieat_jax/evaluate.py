@@ -1,0 +1,112 @@
+"""Measure trained runs and compare them.
+
+    python -m ieat_jax.evaluate score --checkpoint runs/align --records data/demo/test.jsonl --out scores/align
+    python -m ieat_jax.evaluate report --runs write=scores/write align=scores/align --out report.html
+
+`score` generates replies to held-out dialogues and writes metrics.json, predictions.jsonl and audio samples;
+`report` compares scored folders in one HTML page and prints the table.
+"""
+
+import argparse
+from pathlib import Path
+
+from ieat_jax.errors import UserError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ieat_jax.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    score = commands.add_parser("score", help="generate replies to held-out dialogues and measure them")
+    score.add_argument("--checkpoint", required=True, type=Path, help="working directory of a training run")
+    score.add_argument("--step", type=int, help="checkpoint step (default: the newest)")
+    score.add_argument("--records", required=True, type=Path, help="JSONL of held-out dialogues")
+    score.add_argument(
+        "--audio-root", type=Path, help="folder the audio paths start from (default: that of the records)"
+    )
+    score.add_argument(
+        "--out", required=True, type=Path, help="folder for metrics.json, predictions.jsonl and samples/"
+    )
+    score.add_argument(
+        "--limit", type=int, default=0, help="score only this many turns, spread over the file (0 = all)"
+    )
+    score.add_argument(
+        "--think", action=argparse.BooleanOptionalAction, default=True, help="think before answering (default: yes)"
+    )
+    score.add_argument(
+        "--controls", action=argparse.BooleanOptionalAction, default=True, help="also with silent and exchanged audio"
+    )
+    score.add_argument("--speak", type=int, default=32, help="spoken replies to make and transcribe (0 = none)")
+    score.add_argument("--asr", action=argparse.BooleanOptionalAction, default=True, help="transcribe them by Whisper")
+    score.add_argument("--samples", type=int, default=8, help="turns whose audio is kept for the report")
+    score.add_argument("--batch-size", type=int, default=32)
+    score.add_argument("--max-think", type=int, default=160, help="most thinking tokens; then it is closed")
+    score.add_argument("--max-response", type=int, default=80, help="most reply tokens")
+    score.add_argument("--max-speech-seconds", type=float, default=10.0, help="most seconds of speech per reply")
+    score.add_argument("--seed", type=int, default=0, help="seed of the controls and the bootstrap")
+    report = commands.add_parser("report", help="compare scored folders in one HTML page")
+    report.add_argument("--runs", required=True, nargs="+", metavar="NAME=DIR", help="scored folders, in order")
+    report.add_argument("--out", required=True, type=Path, help="the HTML file")
+    report.add_argument("--title", default="What the model heard, thought and said")
+    return parser
+
+
+def _named(runs: list[str]) -> list[tuple[str, Path]]:
+    """NAME=DIR (or DIR alone, named after the folder) -> pairs; a name can occur once."""
+    pairs = []
+    for text in runs:
+        name, equals, folder = text.partition("=")
+        folder = Path(folder if equals else name)
+        pairs.append((name if equals else folder.resolve().name, folder))
+    names = [name for name, _ in pairs]
+    for name in names:
+        if not name or names.count(name) > 1:
+            raise UserError(
+                f"report: --runs {' '.join(runs)}: the name {name!r} is empty or given twice; write NAME=DIR"
+            )
+    return pairs
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "report":
+        from ieat_jax.evaluation.report import print_table, read_scored, write_report
+
+        runs = [read_scored(name, folder) for name, folder in _named(arguments.runs)]
+        write_report(runs, arguments.out, title=arguments.title)
+        print_table(runs)
+        print(f"wrote {arguments.out}")
+        return 0
+    from ieat_jax.evaluation.report import print_table, read_scored
+    from ieat_jax.evaluation.score import ScoreOptions, score
+
+    score(
+        arguments.checkpoint,
+        arguments.records,
+        arguments.out,
+        ScoreOptions(
+            step=arguments.step,
+            audio_root=arguments.audio_root,
+            limit=arguments.limit,
+            think=arguments.think,
+            controls=arguments.controls,
+            speak=arguments.speak,
+            asr=arguments.asr,
+            samples=arguments.samples,
+            batch_size=arguments.batch_size,
+            max_think=arguments.max_think,
+            max_response=arguments.max_response,
+            max_speech_seconds=arguments.max_speech_seconds,
+            seed=arguments.seed,
+        ),
+    )
+    print_table([read_scored(arguments.checkpoint.resolve().name, arguments.out)])
+    return 0
+
+
+if __name__ == "__main__":
+    from ieat_jax.cli import run
+
+    run(main)
