@@ -1,0 +1,68 @@
+"""The keys and values of tokens already seen, for decoding."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from ieat_jax.model.attention import Stream, whole
+from ieat_jax.model.sharding import array_spec, check_divides, lay, out_sharding, spec
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KVCache:
+    """Keys and values of N layers for B rows of up to L tokens; every row fills its slots from 0 without gaps.
+
+    Prefill and step are the same call: whatever tokens come are appended after those of earlier calls; padding tokens
+    (segment id 0) are not stored. There is no check for a full cache under jit: tokens beyond L are not stored, so size
+    it for prompt plus reply.
+    """
+
+    k: jax.Array  # [N, B, L, K, head_dim], RoPE applied
+    v: jax.Array  # [N, B, L, K, head_dim]
+    stream: Stream  # [B, L] of what is stored; segment id 0 = empty slot
+    next: jax.Array  # [B] int32: next free slot of each row
+
+    @classmethod
+    def empty(
+        cls, num_layers: int, batch: int, length: int, num_kv_heads: int, head_dim: int, dtype: jnp.dtype
+    ) -> KVCache:
+        """A cache without tokens, its rows laid over the mesh's batch axes."""
+        check_divides(batch, "batch", "the cache's rows", "the batch size")
+        names = (None, "batch", None, "kv_heads", None)
+        shape = (num_layers, batch, length, num_kv_heads, head_dim)
+
+        def zeros(shape: tuple[int, ...], dtype: jnp.dtype, *names: str | None) -> jax.Array:
+            return jnp.zeros(shape, dtype, out_sharding=out_sharding(spec(*names)))
+
+        k, v = zeros(shape, dtype, *names), zeros(shape, dtype, *names)
+        stream = Stream(*(zeros((batch, length), jnp.int32, "batch", None) for _ in range(3)))
+        return cls(k, v, stream, zeros((batch,), jnp.int32, "batch"))
+
+    def admit(self, stream: Stream) -> tuple[KVCache, jax.Array]:
+        """Reserve slots for the tokens of `stream` [B, T].
+
+        Returns the cache with their stream stored (keys and values still to come, see `store`) and their slots [B, T]:
+        for padding L, which is out of range and so never stored.
+        """
+        stream = jax.tree.map(whole, stream)
+        valid = (stream.segment_ids > 0).astype(jnp.int32)
+        slots = jnp.where(valid > 0, self.next[:, None] + jnp.cumsum(valid, axis=1) - 1, self.k.shape[2])
+        stored = jax.tree.map(lambda old, new: put_rows(old, new, slots), self.stream, stream)
+        return dataclasses.replace(self, stream=stored, next=self.next + jnp.sum(valid, axis=1)), slots
+
+
+def put_rows(stored: jax.Array, new: jax.Array, slots: jax.Array) -> jax.Array:
+    """`stored` [B, L, ...] with `new` [B, T, ...] written at each row's `slots` [B, T], those out of range left out."""
+    new = lay(whole(new), array_spec(stored)).astype(stored.dtype)
+    return jax.vmap(lambda row, values, at: row.at[at].set(values, mode="drop"))(stored, new, slots)
+
+
+def store(layers: jax.Array, index: jax.Array, new: jax.Array, slots: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Write `new` [B, T, K, hd] of layer `index` into `layers` [N, B, L, K, hd]; returns (all layers, that layer)."""
+    layer = jax.lax.dynamic_index_in_dim(layers, index, 0, keepdims=False)
+    layer = put_rows(layer, new, slots)
+    return jax.lax.dynamic_update_index_in_dim(layers, layer, index, 0), layer
