@@ -52,8 +52,8 @@ class Linear(nnx.Module):
         self.in_names, self.out_names = names
         self.kernel = normal(key, inputs + outputs, self.in_names + self.out_names, gain / math.sqrt(math.prod(inputs)))
         self.bias = constant(0.0, outputs, self.out_names) if bias else None
-        self.lora_a: nnx.Param | None = None
-        self.lora_b: nnx.Param | None = None
+        self.lora_a = nnx.data(None)  # a pytree node, so that `add_lora` can fill it
+        self.lora_b = nnx.data(None)
         self.lora_scale = 0.0
 
     def __call__(self, x: jax.Array) -> jax.Array:
