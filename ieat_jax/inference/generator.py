@@ -173,7 +173,7 @@ class Generator:
     def plan_speech(
         self, prompts: list[HostPrompt], host: dict[str, np.ndarray], length: int, batch: int
     ) -> tuple[SpeechPlan, jax.Array]:
-        """Where Speak reads for rows whose text is decoded, and the end of the text [B]; `length` = T, the padded prompt."""
+        """Where Speak reads for rows whose text is decoded, and the end of the text [B]; `length` = T of the prompt."""
         extra = self.text_rules.max_think + len(self.text_rules.close) if prompts[0].thinks else 0
         size = bucket(max(len(prompt.speech_prefix) for prompt in prompts), 32) + extra + 1
         prefix = np.full((batch, size), -1, np.int32)

@@ -97,7 +97,7 @@ def sample_units(
     and above: they stand for no sound, so unlike the official decoder we also end when the lower of the two is
     sampled). Units before it are kept.
     """
-    ended = jnp.zeros(logits.shape[:1], bool)
+    ended = jnp.zeros_like(logits[:, 0, 0], bool)
     group = []
     for head in range(logits.shape[1]):
         head_logits = logits[:, head].astype(jnp.float32)

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from ieat_jax.inference.sampling import UnitSampling, row_keys, sample_units
+from ieat_jax.inference.text_decode import on_rows
 from ieat_jax.model.attention import Stream
+from ieat_jax.model.llm import pick_rows
 from ieat_jax.model.unified import UnifiedModel
 
 # Keeps the draws of the units apart from those of the text.
@@ -56,28 +58,24 @@ class SpeechState:
     next_text: jax.Array  # [B]
 
 
-def _pick_rows(x: jax.Array, index: jax.Array) -> jax.Array:
-    return jax.vmap(lambda row, i: jax.lax.dynamic_index_in_dim(row, i, 0, keepdims=False))(x, index)
-
-
 def start_speech(model: UnifiedModel, states: jax.Array, plan: SpeechPlan, rules: UnitRules) -> SpeechState:
     """Run Speak over its prefix. `states` [B,T+L,D] are Think's states of the prompt followed by those of the reply."""
     rows, length = plan.prefix.shape
-    no_units = jnp.full((rows, length, rules.group_size), -1, jnp.int32)
+    no_units = on_rows(jnp.full((rows, length, rules.group_size), -1, jnp.int32))
     fed = model.speak.feed(states, plan.prefix, no_units)
-    positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (rows, length))
+    positions = on_rows(jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (rows, length)))
     segments = (positions < plan.prefix_length[:, None]).astype(jnp.int32)
-    cache = model.speak.make_cache(rows, length + rules.max_groups)
+    cache = model.speak.new_cache(rows, length + rules.max_groups)
     spoken, cache = model.speak(fed, Stream(positions, segments, jnp.zeros_like(positions)), cache=cache)
-    logits = model.speak.unit_logits(_pick_rows(spoken, jnp.maximum(plan.prefix_length - 1, 0)))
+    logits = model.speak.unit_logits(pick_rows(spoken, plan.prefix_length[:, None] - 1)[:, 0])
     return SpeechState(
         cache=cache,
-        logits=logits.astype(jnp.float32),
-        units=jnp.full((rows, rules.max_groups, rules.group_size), -1, jnp.int32),
+        logits=on_rows(logits),
+        units=on_rows(jnp.full((rows, rules.max_groups, rules.group_size), -1, jnp.int32)),
         step=jnp.zeros((), jnp.int32),
         running=plan.prefix_length > 0,
-        ended=jnp.zeros(rows, bool),
-        recent=jnp.full((rows, rules.sampling.window), -1, jnp.int32),
+        ended=plan.prefix_length < 0,
+        recent=on_rows(jnp.full((rows, rules.sampling.window), -1, jnp.int32)),
         next_text=plan.text_next,
     )
 
@@ -109,7 +107,7 @@ def feed_group(
     position = plan.prefix_length + state.step - 1
     stream = Stream(position[:, None], running[:, None], jnp.zeros_like(running[:, None]))
     spoken, cache = model.speak(fed, stream, cache=state.cache)
-    logits = model.speak.unit_logits(spoken[:, 0]).astype(jnp.float32)
+    logits = on_rows(model.speak.unit_logits(spoken[:, 0]))
     return replace(state, cache=cache, logits=logits, next_text=state.next_text + running)
 
 

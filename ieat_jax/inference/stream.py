@@ -106,16 +106,18 @@ class _Speaker:
             yield from self._collect()
         available = length + int(text["response_start"][0]) + fed
         end = jnp.full(states.shape[0], available, jnp.int32)
-        while bool(self.state.running[0]) and (over or int(self.state.next_text[0]) < available):
+        while bool(np.asarray(self.state.running)[0]) and (
+            over or int(np.asarray(self.state.next_text)[0]) < available
+        ):
             self.state = _next_group(model, states, self.plan, end, self.state, rows, self.rules)
             yield from self._collect()
 
     def _collect(self) -> Iterator[np.ndarray]:
-        group = np.asarray(self.state.units[0, int(self.state.step) - 1])
+        group = np.asarray(self.state.units)[0, int(self.state.step) - 1]
         group = group[group >= 0].tolist()
         self.units += group
         self.pending += group
-        final = not bool(self.state.running[0])
+        final = not bool(np.asarray(self.state.running)[0])
         if final or len(self.pending) >= (_CHUNK if self.chunks else _FIRST_CHUNK):
             chunk = self.vocoder.push(np.asarray(self.pending, np.int32), final=final)
             self.pending = []
@@ -160,7 +162,7 @@ def stream_reply(generator: Generator, turns: Sequence[UserTurn], *, think: bool
         with generator.context():
             state = _next_token(model, state, prompt.row_numbers, rules)
     units = None if speaker is None else np.asarray(speaker.units, np.int32)
-    ended = speaker is not None and speaker.state is not None and bool(speaker.state.ended[0])
+    ended = speaker is not None and speaker.state is not None and bool(np.asarray(speaker.state.ended)[0])
     waveform = None if speaker is None else speaker.waveform
     yield Event("reply", reply=generator.finish(host, 0, units, waveform, ended))
 

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from ieat_jax.inference.prompt import Prompt
 from ieat_jax.inference.sampling import Sampling, row_keys, sample_text
 from ieat_jax.model.attention import Stream
+from ieat_jax.model.llm import pick_rows
+from ieat_jax.model.sharding import lay, spec
 from ieat_jax.model.unified import UnifiedModel
 
 THINK, CLOSE, RESPONSE, ENDED = 0, 1, 2, 3
@@ -65,9 +67,9 @@ class TextState:
     seen: jax.Array  # [B,V] ids in prompt and reply, for the repetition penalty; [B,0] without one
 
 
-def _pick_rows(x: jax.Array, index: jax.Array) -> jax.Array:
-    """X [B,T,...], index [B] -> x[b, index[b]]."""
-    return jax.vmap(lambda row, i: jax.lax.dynamic_index_in_dim(row, i, 0, keepdims=False))(x, index)
+def on_rows(x: jax.Array) -> jax.Array:
+    """`x` [B,...] divided over the mesh's batch axes and nothing else, as every array that decoding carries."""
+    return lay(x, spec("batch", *(None,) * (x.ndim - 1)))
 
 
 def start(model: UnifiedModel, prompt: Prompt, rules: TextRules) -> tuple[TextState, jax.Array]:
@@ -76,34 +78,33 @@ def start(model: UnifiedModel, prompt: Prompt, rules: TextRules) -> tuple[TextSt
     stream = Stream(prompt.positions, prompt.segment_ids, jnp.zeros_like(prompt.positions))
     audio = None
     if prompt.mel.shape[1]:
-        heard, _ = model.listen(prompt.mel, prompt.clip_frames)
-        audio = heard
+        audio, _ = model.listen(prompt.mel, prompt.clip_frames)
     slots = length + rules.max_tokens
-    think_cache, write_cache = model.think.make_cache(rows, slots), model.write.make_cache(rows, slots)
+    think_cache, write_cache = model.think.new_cache(rows, slots), model.write.new_cache(rows, slots)
     states, think_cache = model.think(prompt.tokens, stream, audio, prompt.audio_index, cache=think_cache)
     written, write_cache = model.write(states, stream, cache=write_cache)
-    logits = model.text_logits(_pick_rows(written, prompt.last)).astype(jnp.float32)
-    seen = jnp.zeros((rows, 0), bool)
+    logits = on_rows(model.text_logits(pick_rows(written, prompt.last[:, None])[:, 0]).astype(jnp.float32))
+    seen = on_rows(jnp.zeros((rows, 0), bool))
     if rules.sampling.repetition_penalty != 1.0:
         is_text = (prompt.segment_ids > 0) & (prompt.audio_index < 0)
         ids = jnp.where(is_text, prompt.tokens, logits.shape[1])
         seen = jax.vmap(lambda row: jnp.zeros(logits.shape[1], bool).at[row].set(True, mode="drop"))(ids)
-    zeros = jnp.zeros(rows, jnp.int32)
+    zeros = jnp.zeros_like(prompt.last)
     running = jnp.where(prompt.thinks, THINK, RESPONSE)
     state = TextState(
         think_cache=think_cache,
         write_cache=write_cache,
         logits=logits,
-        tokens=jnp.full((rows, rules.max_tokens), -1, jnp.int32),
-        states=jnp.zeros((rows, rules.max_tokens, states.shape[-1]), states.dtype),
+        tokens=on_rows(jnp.full((rows, rules.max_tokens), -1, jnp.int32)),
+        states=on_rows(jnp.zeros((rows, rules.max_tokens, states.shape[-1]), states.dtype)),
         step=jnp.zeros((), jnp.int32),
         phase=jnp.where(prompt.active, running, ENDED),
         closing=zeros,
         response_start=jnp.where(prompt.thinks, -1, 0),
         response_length=zeros,
         think_closed=~prompt.thinks,
-        response_ended=jnp.zeros(rows, bool),
-        position=_pick_rows(prompt.positions, prompt.last) + 1,
+        response_ended=zeros > 0,
+        position=prompt.next_position,
         seen=seen,
     )
     return state, states
@@ -130,9 +131,10 @@ def choose(state: TextState, row_numbers: jax.Array, rules: TextRules) -> TextSt
 
     cut = thinking & ((state.step >= rules.max_think) | _among(sampled, rules.end))
     closes = thinking & ~cut & (sampled == rules.close_tag)
-    piece = jnp.asarray(rules.close, jnp.int32)
     index = jnp.where(closing, state.closing, 0)
-    token = jnp.where(closing | cut, piece[jnp.minimum(index, len(rules.close) - 1)], sampled)
+    token = sampled
+    for place, following_token in enumerate(rules.close):
+        token = jnp.where((closing | cut) & (index == place), following_token, token)
     following = jnp.where(closes, rules.close_after_tag, index + 1)
     leaving = closing | cut | closes
     opened = leaving & (following >= len(rules.close))
@@ -166,7 +168,7 @@ def feed(model: UnifiedModel, state: TextState) -> TextState:
     stream = Stream(state.position[:, None], running[:, None], jnp.zeros_like(token))
     states, think_cache = model.think(jnp.maximum(token, 0), stream, cache=state.think_cache)
     written, write_cache = model.write(states, stream, cache=state.write_cache)
-    logits = model.text_logits(written[:, 0]).astype(jnp.float32)
+    logits = on_rows(model.text_logits(written[:, 0]).astype(jnp.float32))
     return replace(
         state,
         think_cache=think_cache,
