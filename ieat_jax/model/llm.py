@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 from ieat_jax.model.attention import Attention, Mix, Rotation, Stream, attend, clean, rope, whole
 from ieat_jax.model.cache import KVCache, store
 from ieat_jax.model.config import LLMConfig, ModelConfig
-from ieat_jax.model.layers import GatedMLP, RMSNorm, embed, normal
+from ieat_jax.model.layers import GatedMLP, RMSNorm, embed, normal, stack
 from ieat_jax.model.sharding import array_spec, out_sharding
 
 
@@ -47,7 +47,7 @@ class DecoderLayer(nnx.Module):
 
 def make_layers(config: LLMConfig, count: int, key: jax.Array) -> DecoderLayer:
     """`count` layers stacked: every parameter has a leading layer dimension."""
-    return jax.vmap(functools.partial(DecoderLayer, config))(jax.random.split(key, count))
+    return stack(functools.partial(DecoderLayer, config), count, key)
 
 
 def recompute(body: Callable[..., Any], policy: str) -> Callable[..., Any]:
