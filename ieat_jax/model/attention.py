@@ -106,17 +106,25 @@ def attend(
     a finite value. Inputs must be finite (`clean`). Scores and softmax are float32.
     """
     batch, length, heads, head_dim = q.shape
-    kv_heads = k.shape[2]
-    k, v = whole(k), whole(v)
-    layout = array_spec(q)
-    grouped = out_sharding(PartitionSpec(*layout[:3], None, None))
-    q = jnp.reshape(q, (batch, length, kv_heads, heads // kv_heads, head_dim), out_sharding=grouped)
-    scores = jnp.einsum("btkgh,bskh->bkgts", q, k, preferred_element_type=jnp.float32) * (1 / math.sqrt(head_dim))
+    kv_heads, group = k.shape[2], heads // k.shape[2]
+    rows, tokens, over_heads = array_spec(q)[:3]
+
+    def shaped(x: jax.Array, *dims: int) -> jax.Array:
+        layout = PartitionSpec(rows, over_heads, tokens, *(None,) * (len(dims) - 3))
+        return jnp.reshape(x, dims, out_sharding=out_sharding(layout))
+
+    # Heads that share keys become rows of one matrix: a CPU multiplies those twice as fast as a batch of small ones.
+    q = jnp.swapaxes(jnp.reshape(q, (batch, length, kv_heads, -1), out_sharding=out_sharding(array_spec(q))), 1, 2)
+    q = shaped(q * (1 / math.sqrt(head_dim)), batch, kv_heads, length * group, head_dim)
+    k, v = jnp.swapaxes(whole(k), 1, 2), jnp.swapaxes(whole(v), 1, 2)
+    scores = jnp.einsum("bkth,bksh->bkts", q, k, preferred_element_type=jnp.float32)
     if q_stream is not None:
-        seen = visible(q_stream, kv_stream, causal=causal, q_slots=q_slots)
-        scores = jnp.where(seen[:, None, None], scores, MASKED)
+        seen = visible(q_stream, kv_stream, causal=causal, q_slots=q_slots)[:, None, :, None]
+        scores = jnp.where(seen, shaped(scores, batch, kv_heads, length, group, -1), MASKED)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    mixed = jnp.einsum("bkgts,bskh->btkgh", weights, v)
+    mixed = jnp.einsum("bkth,bkhs->bkts", shaped(weights, batch, kv_heads, length * group, k.shape[2]), v)
+    mixed = jnp.swapaxes(shaped(mixed, batch, kv_heads, length, group * head_dim), 1, 2)
+    layout = PartitionSpec(rows, tokens, over_heads, None)
     return jnp.reshape(mixed, (batch, length, heads, head_dim), out_sharding=out_sharding(layout))
 
 

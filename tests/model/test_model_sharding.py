@@ -10,6 +10,7 @@ import pytest
 
 from ieat_jax.model.attention import Stream
 from ieat_jax.model.config import LoraConfig
+from ieat_jax.model.llm import Think
 from ieat_jax.model.paths import named_leaves
 from ieat_jax.model.sharding import AXES, MESH_AXES, ShardingError, check_divides, make_mesh, put, spec
 from ieat_jax.model.unified import build_model
@@ -66,10 +67,9 @@ def run(config, mesh_sizes):
         return float(value), {name: np.asarray(leaf) for name, leaf in named_leaves(grads).items()}
 
 
-@pytest.mark.parametrize("tie", [True, False])
 @pytest.mark.parametrize("mesh", [(1, 8, 1, 1), (1, 4, 1, 2), (1, 2, 1, 4), (2, 2, 2, 1)])
-def test_loss_and_gradients_are_equal_on_every_mesh(tiny, mesh, tie):
-    config = tiny(tie_embeddings=tie, qk_norm=True, lora=LoraConfig(rank=2), remat="dots")
+def test_loss_and_gradients_are_equal_on_every_mesh(tiny, mesh):
+    config = tiny(tie_embeddings=False, qk_norm=True, lora=LoraConfig(rank=2), remat="dots")
     value, grads = run(config, mesh)
     expected, expected_grads = run(config, (1, 1, 1, 1))
     assert value == pytest.approx(expected, abs=1e-5)
@@ -78,9 +78,27 @@ def test_loss_and_gradients_are_equal_on_every_mesh(tiny, mesh, tie):
 
 
 def test_no_mesh_equals_a_mesh_of_one(tiny):
-    config = tiny()
+    config = tiny()  # tied embeddings
     model = jax.jit(functools.partial(build_model, config))(jax.random.key(0))
-    assert float(loss(model, batch())) == pytest.approx(run(config, (1, 1, 1, 1))[0], abs=1e-5)
+    value = jax.jit(loss)(model, put(batch(), "batch", "sequence"))
+    assert float(value) == pytest.approx(run(config, (1, 1, 1, 1))[0], abs=1e-5)
+    assert float(value) == pytest.approx(run(config, (1, 2, 1, 4))[0], abs=1e-5)
+
+
+def test_decoding_with_a_cache_is_equal_on_a_mesh(tiny, init):
+    tokens, stream = batch()["tokens"], batch()["stream"]
+    expected = init(Think, tiny())(tokens, stream)
+    with jax.set_mesh(make_mesh(sizes(2, 2, 1, 2))):
+        think = jax.jit(functools.partial(Think, tiny()))(jax.random.key(0))
+        tokens, stream = put((tokens, stream), "batch")
+        cache, got = think.new_cache(8, 12), []
+        step = jax.jit(lambda think, tokens, stream, cache: think(tokens, stream, cache=cache), donate_argnums=3)
+        for start, stop in ((0, 6), (6, 7), (7, 8), (8, 12)):
+            piece = jax.tree.map(lambda x, start=start, stop=stop: x[:, start:stop], stream)
+            states, cache = step(think, tokens[:, start:stop], piece, cache)
+            got.append(np.asarray(states))
+    valid = batch()["stream"].segment_ids > 0
+    np.testing.assert_allclose(np.concatenate(got, axis=1)[valid], np.asarray(expected)[valid], atol=1e-5)
 
 
 def test_large_parameters_are_divided_and_abstract_trees_carry_it(tiny):
