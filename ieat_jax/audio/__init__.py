@@ -1,0 +1,1 @@
+"""Waveform in, waveform out: decoding with checks, log-mel, pitch, vocoder, unit codecs."""

@@ -1,0 +1,59 @@
+"""Whisper's log-mel spectrogram in numpy, for windows of any length."""
+
+from functools import lru_cache
+
+import numpy as np
+import scipy.fft
+
+from ieat_jax.audio.decode import SAMPLE_RATE
+
+N_FFT = 400
+HOP = 160
+
+
+@lru_cache(maxsize=8)
+def mel_filters(num_mels: int, n_fft: int = N_FFT, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Slaney-style triangular filters of unit area, [n_fft // 2 + 1, num_mels] float32.
+
+    The same numbers as `librosa.filters.mel` (tested), without the seconds that importing librosa takes.
+    """
+    # Slaney's scale: linear (200/3 Hz per mel) up to 1 kHz, logarithmic (6.4-fold per 27 mels) above.
+    step, knee, log_step = 200 / 3, 1000.0, np.log(6.4) / 27
+    top_hz = sample_rate / 2
+    top = knee / step + np.log(top_hz / knee) / log_step
+    mels = np.linspace(0, top, num_mels + 2)
+    edges = np.where(mels < knee / step, mels * step, knee * np.exp(log_step * (mels - knee / step)))
+    bins = np.linspace(0, top_hz, n_fft // 2 + 1)[:, None]
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
+    return (np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _window() -> np.ndarray:
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32)
+
+
+def log_mel(waveform: np.ndarray, *, num_mels: int = 80, window_seconds: float | None = None) -> np.ndarray:
+    """Log-mel of a 16 kHz waveform [samples] as Whisper computes it: [F, num_mels] float32, one frame per 10 ms.
+
+    With `window_seconds` the waveform is first cut or zero-padded to that length; 30 gives exactly what
+    `transformers.WhisperFeatureExtractor` gives (transposed). Values are clipped to 8 decades below the maximum *of the
+    window that is passed*, so for a shorter window the frames of the audio itself stay the same, since padding is
+    silence and never holds the maximum; only audio cut off by the window could.
+    """
+    waveform = np.asarray(waveform, np.float32)
+    if waveform.ndim != 1:
+        raise ValueError(f"log_mel takes one waveform [samples], got shape {waveform.shape}")
+    if window_seconds is not None:
+        size = round(window_seconds * SAMPLE_RATE)
+        waveform = np.pad(waveform[:size], (0, max(size - len(waveform), 0)))
+    if len(waveform) < HOP:
+        return np.zeros((0, num_mels), np.float32)
+    # Reflection needs more samples than it mirrors; a shorter clip is mirrored as far as numpy's repeated reflection goes.
+    padded = np.pad(waveform, N_FFT // 2, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP][: len(waveform) // HOP]
+    spectrum = scipy.fft.rfft(frames * _window(), axis=-1)
+    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    mel = np.log10(np.maximum(power @ mel_filters(num_mels), 1e-10))
+    return ((np.maximum(mel, mel.max() - 8.0) + 4.0) / 4.0).astype(np.float32)
