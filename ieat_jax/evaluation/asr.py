@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ieat_jax.audio.decode import SAMPLE_RATE
 from ieat_jax.audio.logmel import log_mel
 from ieat_jax.errors import UserError
 
@@ -75,7 +74,7 @@ _CONTRACTIONS = (
     (r"\b(it|that|there|what|he|she|here|where|who|how)'s\b", r"\1 is"),
     (r"'d\b", " would"),
 )
-_NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _FILLERS = re.compile(r"\b(hmm|mm|mhm|uh|um)\b")
 
 
