@@ -50,7 +50,6 @@ def log_mel(waveform: np.ndarray, *, num_mels: int = 80, window_seconds: float |
         waveform = np.pad(waveform[:size], (0, max(size - len(waveform), 0)))
     if len(waveform) < HOP:
         return np.zeros((0, num_mels), np.float32)
-    # Reflection needs more samples than it mirrors; a shorter clip is mirrored as far as numpy's repeated reflection goes.
     padded = np.pad(waveform, N_FFT // 2, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP][: len(waveform) // HOP]
     spectrum = scipy.fft.rfft(frames * _window(), axis=-1)

@@ -79,7 +79,7 @@ _FILLERS = re.compile(r"\b(hmm|mm|mhm|uh|um)\b")
 
 
 def normalise_words(text: str) -> list[str]:
-    """Words for scoring, after Whisper's English normaliser: case, punctuation, contractions, fillers, small numbers."""
+    """Words for scoring, after Whisper's English normaliser: no case, punctuation, contractions, fillers or digits."""
     text = text.lower().replace("’", "'")
     text = re.sub(r"[<\[][^>\]]*[>\]]|\([^)]*\)", " ", text)
     text = _FILLERS.sub(" ", text)
