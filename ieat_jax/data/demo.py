@@ -152,7 +152,7 @@ def intensity_word(intensity: float) -> str:
 
 def estimated_seconds(job: Job) -> float:
     """Duration by the number of letters, to plan a corpus before it is spoken (within some per cent on the whole)."""
-    return 0.12 + 0.052 * len(job.text) / job.prosody.speed
+    return 0.12 + 0.05 * len(job.text) / job.prosody.speed
 
 
 def plan(seed: int, hours: float) -> dict[str, Planner]:

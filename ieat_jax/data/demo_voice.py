@@ -54,11 +54,11 @@ REST = Prosody(span=0.85)
 
 USER_PROSODY = {
     "neutral": REST,
-    "happy": Prosody(speed=1.08, shift=3.0, span=1.5, level=2, tilt=1.0),
+    "happy": Prosody(speed=1.12, shift=2.5, span=1.35, level=2, tilt=2.0),
     "sad": Prosody(speed=0.80, shift=-3.0, span=0.45, final=-2, level=-5, tilt=-3.0, breath=6),
     "anger": Prosody(speed=1.15, shift=0.5, span=1.25, final=-4, level=6, tilt=3.5),
     "fear": Prosody(speed=1.22, shift=5.0, span=0.55, level=-2, tilt=-0.5, breath=8, tremor=1.2),
-    "surprise": Prosody(speed=0.98, shift=3.5, span=1.7, final=7, level=2, tilt=0.5),
+    "surprise": Prosody(speed=0.92, shift=5.0, span=1.9, final=7, level=2),
 }
 REPLY_PROSODY = {
     "neutral": REST,
