@@ -125,6 +125,8 @@ def _check_header(
         raise AudioError("channels", path, f"{channels} channels; 1 to {MAX_CHANNELS} are supported")
     if frames <= 0:
         raise AudioError("empty", path, "the file holds no samples")
+    if frames > 1 << 40:
+        raise AudioError("lying_header", path, "the header does not say how long the audio is; export it again")
     if frames * channels > MAX_SAMPLES_PER_BYTE * size:
         raise AudioError("lying_header", path, f"the header promises {frames} samples, far more than {size} bytes hold")
     seconds = frames / rate

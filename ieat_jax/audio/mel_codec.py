@@ -1,13 +1,14 @@
 """The default unit codec: one of 4,096 ids per 20 ms of speech, for one speaker, trained in about a minute on a CPU.
 
-Encoding finds the nearest of 4,096 vocoder frames (k-means over envelope, aperiodicity, pitch and level). Decoding turns
-ids into two frames of 10 ms each by a linear map of the neighbouring centroids, fitted by ridge regression, which undoes
-most of the steps that quantisation leaves; then the vocoder speaks them. Made for the demo corpus: it carries that one
+Encoding finds the nearest of 4,096 vocoder frames (k-means over envelope, aperiodicity, pitch and level). Decoding
+turns ids into two frames of 10 ms each by a linear map of the neighbouring centroids, fitted by ridge regression, which
+smooths the steps that quantisation leaves; then the vocoder speaks them. Made for the demo corpus: it carries that one
 voice and its prosody, not other speakers.
 """
 
 import json
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +129,7 @@ def train_mel_codec(
     points[~voiced.any(axis=1), -1] = mean_pitch * PITCH_WEIGHT
     centroids = k_means(points, codes, np.random.default_rng(seed))
     ids = nearest(points, centroids, 0.5 * np.square(centroids).sum(axis=1))
-    inputs = np.concatenate([with_context(centroids[ids[a:b]]) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+    inputs = np.concatenate([with_context(centroids[ids[a:b]]) for a, b in pairwise(edges)])
     decoder, offset = _fit_decoder(inputs, frames.reshape(-1, FRAMES_PER_UNIT * FEATURES), voiced)
     return MelCodec(centroids, decoder, offset, np.array([mean_pitch]))
 

@@ -1,8 +1,9 @@
 """A source-filter vocoder in numpy: speech <-> 44 numbers per 10 ms (spectral envelope, aperiodicity, pitch).
 
-Analysis removes the harmonics from the spectrum by averaging power over one F0 (as WORLD's CheapTrick does, Morise 2015)
-and measures periodicity in three bands at the tracked pitch lag. Synthesis filters a pulse train and white noise with the
-minimum-phase envelope. No phase has to be guessed, so decoding is one pass, and pitch is a number that survives coding.
+Analysis removes the harmonics from the spectrum by averaging power over one F0 (as WORLD's CheapTrick does, Morise
+2015) and measures periodicity in three bands at the tracked pitch lag. Synthesis filters a pulse train and white noise
+with the minimum-phase envelope. No phase has to be guessed, so decoding is one pass, and pitch is a number that
+survives coding.
 """
 
 from functools import lru_cache

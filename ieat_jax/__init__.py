@@ -1,0 +1,1 @@
+"""Unified spoken language models with injected emotional-attribution thinking, trained in JAX."""

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from ieat_jax.audio.logmel import HOP, log_mel, mel_filters
+
+
+def speechlike(seconds, seed=0):
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(seconds * 16_000)) / 16_000
+    buzz = sum(np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 30))
+    swell = np.square(np.sin(3 * np.pi * time))
+    return (0.1 * buzz * swell + 0.001 * rng.standard_normal(len(time))).astype(np.float32)
+
+
+@pytest.mark.parametrize("mels", [80, 128])
+@pytest.mark.parametrize("seconds", [0.3, 4.0, 30.0, 31.0])
+def test_equals_the_whisper_feature_extractor(mels, seconds):
+    transformers = pytest.importorskip("transformers")
+    wave = speechlike(seconds)
+    extractor = transformers.WhisperFeatureExtractor(feature_size=mels)
+    wanted = extractor(wave, sampling_rate=16_000, return_tensors="np").input_features[0].T
+    found = log_mel(wave, num_mels=mels, window_seconds=30.0)
+    assert found.shape == (3000, mels)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(("mels", "n_fft"), [(80, 400), (128, 400), (40, 1024)])
+def test_filters_equal_librosa(mels, n_fft):
+    librosa = pytest.importorskip("librosa")
+    wanted = librosa.filters.mel(sr=16_000, n_fft=n_fft, n_mels=mels).T
+    np.testing.assert_allclose(mel_filters(mels, n_fft), wanted, atol=1e-7)
+
+
+def test_a_short_window_gives_the_same_speech_frames():
+    wave = speechlike(4.0)
+    whole, short = log_mel(wave, window_seconds=30.0), log_mel(wave)
+    assert short.shape == (400, 80)
+    # The frame that touches the end sees silence in one and a mirror image in the other.
+    np.testing.assert_allclose(short[:398], whole[:398], atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [0, 1, HOP - 1, HOP, HOP + 1, 399, 400, 1000])
+def test_tiny_windows(samples):
+    mel = log_mel(speechlike(1.0)[:samples])
+    assert mel.shape == (samples // HOP, 80)
+    assert np.isfinite(mel).all()
+
+
+def test_silence_is_finite_and_constant():
+    mel = log_mel(np.zeros(16_000, np.float32))
+    assert np.isfinite(mel).all()
+    assert np.ptp(mel) == 0
+
+
+def test_rejects_more_than_one_channel():
+    with pytest.raises(ValueError, match="one waveform"):
+        log_mel(np.zeros((2, 16_000), np.float32))
