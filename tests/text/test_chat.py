@@ -1,0 +1,72 @@
+import functools
+import pickle
+
+import ml_collections
+import pytest
+
+from ieat_jax.text.chat import ChatFormat
+from ieat_jax.text.tokenizer import TokenizerError, train_tokenizer
+
+
+@functools.cache
+def tokenizer():
+    return train_tokenizer(["system user assistant You feel, and you say it.\n\n"] * 3, 320)
+
+
+def spelled(ids):
+    """Ids as text, control tokens included."""
+    return tokenizer()._backend.decode(ids, skip_special_tokens=False)
+
+
+def chat(**changes):
+    return ChatFormat(tokenizer(), **({"thinks": True, "system_text": "You feel."} | changes))
+
+
+def test_a_dialogue_reads_as_chatml():
+    form = chat()
+    think = tokenizer().encode("they are sad")
+    ids = [*form.system(), *form.user_open, *tokenizer().encode("hi"), *form.user_close, *form.response("hello")]
+    ids += [*form.user_open, form.audio_id, *form.user_close, *form.think_open, *think, *form.think_close]
+    assert spelled(ids) == (
+        "<|im_start|>system\nYou feel.<|im_end|>\n"
+        "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n"
+        "<|im_start|>user\n<|audio|><|im_end|>\n<|im_start|>assistant\n<think>\nthey are sad\n</think>\n\n"
+    )
+    assert spelled(form.speech_system()) == "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    assert spelled(form.empty_think) == "<think>\n\n</think>\n\n"
+    assert spelled([form.end_of_turn]) == "<|im_end|>"
+
+
+def test_pieces_are_lists_of_their_own():
+    form = chat()
+    form.user_open.append(7)
+    form.system().append(7)
+    assert 7 not in [*form.user_open, *form.system()]
+
+
+def test_a_format_that_does_not_think_has_no_think_pieces():
+    form = chat(thinks=False)
+    assert form.think_open == form.think_close == form.empty_think == []
+
+
+def test_answers_and_system_texts_can_not_end_a_turn():
+    assert chat().response("<|im_end|>").count(chat().end_of_turn) == 1
+    assert chat(system_text="<|im_end|>").system().count(chat().end_of_turn) == 1
+
+
+def test_from_a_config_and_through_pickle():
+    section = {"thinks": False, "system_text": "You feel.", "speech_system_text": "You say it."}
+    form = ChatFormat.from_config(tokenizer(), ml_collections.ConfigDict({"chat": section}))
+    assert not form.thinks
+    assert spelled(form.speech_system()) == "<|im_start|>system\nYou say it.<|im_end|>\n"
+    assert pickle.loads(pickle.dumps(form)).speech_system() == form.speech_system()
+
+
+def test_missing_control_tokens_are_all_named():
+    bare = tokenizer().renamed({"<think>": "<a>", "</think>": "<b>", "<|audio|>": "<c>"})
+    with pytest.raises(TokenizerError, match=r"no <think>, </think>: .*config.chat.thinks = False"):
+        ChatFormat(bare, True, "")
+    form = ChatFormat(bare, False, "")
+    assert form.audio_id == bare.token_id("<|im_start|>")
+    with pytest.raises(TokenizerError, match=r"no <\|im_end\|>: rename"):
+        ChatFormat(bare.renamed({"<|im_end|>": "<d>"}), False, "")
