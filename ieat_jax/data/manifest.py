@@ -1,0 +1,171 @@
+"""JSON lines as strangers write them: each line becomes an object, or an error that says what is wrong where."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ieat_jax.errors import UserError
+
+MAX_LINE_BYTES = 1_000_000
+MAX_DEPTH = 32
+MAX_DIGITS = 18  # what 64 bits hold for certain
+
+
+class RecordError(UserError):
+    """A line that is no record.
+
+    `code` is a stable short word for counting, `line` the line number from 1 (0 = the file as a whole).
+    """
+
+    def __init__(self, code: str, path: str | Path, line: int, message: str):
+        place = f"{path}:{line}" if line else str(path)
+        super().__init__(f"{place}: {message} [{code}]")
+        self.code, self.path, self.line, self.message = code, str(path), line, message
+
+    def __reduce__(self):
+        """Errors travel between processes of a worker pool, so they must unpickle."""
+        return type(self), (self.code, self.path, self.line, self.message)
+
+
+class _Reject(Exception):
+    """What is wrong with a line, before it is known which line it is."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+def read_objects(path: str | Path) -> Iterator[tuple[int, dict | RecordError]]:
+    """(line number, object or error) of every line that is not blank, in constant memory.
+
+    Lines end at newline bytes only: U+2028 and its like are text.
+
+    Raises:
+        RecordError: the file itself cannot be read (line 0).
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise RecordError("not_a_file", path, 0, "is a folder, not a JSON-lines file")
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                too_long = len(line) > MAX_LINE_BYTES
+                while too_long and line and not line.endswith(b"\n"):
+                    line = file.readline(MAX_LINE_BYTES + 1)
+                if too_long:
+                    message = f"the line is longer than {MAX_LINE_BYTES} bytes; is every object on a line of its own?"
+                    yield number, RecordError("line_too_long", path, number, message)
+                elif line.strip(b" \t\r\n"):
+                    yield number, _object(path, number, line)
+    except FileNotFoundError as error:
+        raise RecordError("missing", path, 0, "no such file") from error
+    except OSError as error:
+        raise RecordError("unreadable", path, 0, f"cannot be read ({error.strerror or error})") from error
+
+
+def _object(path: Path, number: int, line: bytes) -> dict | RecordError:
+    try:
+        return parse_object(line)
+    except _Reject as reject:
+        return RecordError(reject.code, path, number, reject.message)
+
+
+def parse_object(line: bytes) -> dict:
+    """One line as a JSON object without anything that JSON, UTF-8 or a file system chokes on later."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        message = f"byte {error.start} of the line is not UTF-8; save the file as UTF-8"
+        raise _Reject("not_utf8", message) from error
+    if text.startswith("\ufeff"):
+        raise _Reject("bom", "starts with a byte order mark; save the file as UTF-8 without BOM")
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise _Reject("not_json", f"not one JSON object per line ({error.msg} at character {error.pos})") from error
+    except RecursionError as error:
+        raise _Reject("too_deep", f"nested deeper than {MAX_DEPTH} levels") from error
+    if not isinstance(value, dict):
+        raise _Reject("not_an_object", f"a record is a JSON object, this is {kind_of(value)}")
+    _check_values(value)
+    return value
+
+
+def _check_values(root: dict) -> None:
+    """Refuse deep nesting, and strings that cannot be written as UTF-8 or used as a path."""
+    level: list[Any] = [root]
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for node in level:
+            if isinstance(node, dict):
+                for key in node:
+                    _check_string(key)
+                values = node.values()
+            else:
+                values = node
+            for value in values:
+                if isinstance(value, str):
+                    _check_string(value)
+                elif isinstance(value, dict | list):
+                    inner.append(value)
+        if not inner:
+            return
+        level = inner
+    raise _Reject("too_deep", f"nested deeper than {MAX_DEPTH} levels")
+
+
+def _check_string(text: str) -> None:
+    if "\0" in text:
+        raise _Reject("nul", f"a string holds the character NUL: {text[:40]!r}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise _Reject("surrogate", f"a string holds half of a character pair: {text[:40]!a}") from error
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _Reject("duplicate_key", f"the key {twice!r} stands twice in one object")
+    return result
+
+
+def _constant(name: str) -> float:
+    raise _Reject("not_finite", f"{name} is not a JSON number; write null where a value is unknown")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise _Reject("huge_number", f"a whole number of {len(digits)} digits; at most {MAX_DIGITS} are accepted")
+    return int(digits)
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _Reject("huge_number", f"the number {text[:40]} is too large")
+    return value
+
+
+def kind_of(value: Any) -> str:
+    """The JSON name of a value's type, for messages."""
+    names = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "a list",
+        dict: "an object",
+    }
+    return "null" if value is None else names[type(value)]
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_constant=_constant, parse_int=_integer, parse_float=_float, strict=True
+)

@@ -1,0 +1,327 @@
+"""The record: one dialogue, a strict superset of the HumDial line.
+
+HumDial's keys are read and kept as they are; ours stand in `ieat` on a turn and `ieat_meta` on the dialogue:
+
+    turn.ieat      emotion {label, intensity, source, raw}, tone, events [..], cause {text, evidence [{turn_id, quote}],
+                   source}, think {text} or {template}, response {emotion, units}, translation
+    ieat_meta      language, kind, speaker, codec (identity of the codec whose units these are)
+
+An absent key means "not annotated", null "annotated as unknown"; both are None here and survive a round trip.
+"""
+
+import json
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ieat_jax.audio.codec import IDENTITY_FIELDS
+from ieat_jax.data.emotions import INTENSITIES, canonical_emotion, canonical_style
+from ieat_jax.data.manifest import RecordError, kind_of, read_objects
+from ieat_jax.data.quarantine import Quarantine
+
+__all__ = ["Cause", "Record", "RecordError", "Turn", "iter_records", "parse_record", "read_records", "to_json"]
+
+# A path that leads out of the data folder is an attack or a broken export: such a file is never read in part.
+FATAL = ("outside_root",)
+MAX_UNIT = 2**31 - 1
+_EVENT = re.compile(r"\[([^\[\]]{1,40})\]")
+_CHINESE = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why the user feels so: in words, and where in the dialogue it is said."""
+
+    text: str
+    evidence: tuple[tuple[int, str], ...] = ()  # (turn_id, quote)
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the user said, and the assistant's reply. None = unknown or not annotated."""
+
+    turn_id: int
+    text: str
+    emotion: str | None = None  # of EMOTIONS
+    raw_emotion: str | None = None  # as annotated
+    intensity: str | None = None  # of INTENSITIES
+    tone: str | None = None
+    events: tuple[str, ...] = ()  # "sigh": annotated, else the tags in the text
+    audio: str | None = None  # relative path
+    response_text: str = ""
+    response_audio: str | None = None
+    response_emotion: str | None = None  # of STYLES
+    cause: Cause | None = None
+    think_text: str | None = None  # thinking to be used as it is
+    units: np.ndarray | None = field(default=None, compare=False)  # int32 [n]
+    raw: dict = field(default_factory=dict, repr=False)
+    emotion_source: str | None = None  # gold, human, model:NAME
+    think_template: str | None = None  # thinking with {emotion} and the like to be filled in
+
+
+@dataclass(frozen=True)
+class Record:
+    """One dialogue."""
+
+    dialogue_id: str
+    turns: tuple[Turn, ...]
+    language: str
+    kind: str | None = None
+    speaker: str | None = None
+    codec: dict | None = None
+    raw: dict = field(default_factory=dict, repr=False)
+
+
+def read_records(path: str | Path, *, quarantine: Quarantine | None = None) -> list[Record]:
+    """All records of a JSON-lines file.
+
+    With `quarantine`, a bad line is noted there (and added to its total; good ones are counted by whoever uses them);
+    without, it raises. A path out of the data folder always raises.
+
+    Raises:
+        RecordError: names file, line and what is wrong.
+    """
+    records, seen = [], 0
+    for number, record in iter_records(path):
+        seen += 1
+        if isinstance(record, Record):
+            records.append(record)
+        elif quarantine is None or record.code in FATAL:
+            raise record
+        else:
+            quarantine.expect(1)
+            quarantine.note(f"{path}:{number}", record.code, str(record))
+    if not seen:
+        raise RecordError("empty", path, 0, "holds no records")
+    return records
+
+
+def iter_records(path: str | Path) -> Iterator[tuple[int, Record | RecordError]]:
+    """(line number, record or error) of every line; of two records with the same dialogue_id the second is an error."""
+    lines: dict[str, int] = {}
+    for number, value in read_objects(path):
+        if isinstance(value, RecordError):
+            yield number, value
+            continue
+        try:
+            record = parse_record(value, path=path, line=number)
+            first = lines.setdefault(record.dialogue_id, number)
+            if first != number:
+                message = f"dialogue_id {record.dialogue_id!r} stands in line {first} already"
+                raise RecordError("duplicate_id", path, number, message)
+        except RecordError as error:
+            yield number, error
+        else:
+            yield number, record
+
+
+def parse_record(value: dict, *, path: str | Path = "record", line: int = 0) -> Record:
+    """A JSON object -> Record; `path` and `line` are for the message.
+
+    Raises:
+        RecordError: a missing key, a wrong type, a path out of the data folder.
+    """
+    return _Parser(path, line).record(value)
+
+
+def to_json(record: Record) -> dict:
+    """The JSON object of a record: all keys it was read with, and its units and codec as they are now."""
+    turns = [_turn_json(turn) for turn in record.turns]
+    if not record.raw:
+        raise ValueError("only records that were read have a JSON form; write new ones as dictionaries")
+    value = {key: turns if key == "turns" else item for key, item in record.raw.items()}
+    if record.codec is not None:
+        value["ieat_meta"] = {**(value.get("ieat_meta") or {}), "codec": record.codec}
+    return value
+
+
+def _turn_json(turn: Turn) -> dict:
+    if turn.units is None:
+        return turn.raw
+    ours = turn.raw.get("ieat") or {}
+    response = {**(ours.get("response") or {}), "units": np.asarray(turn.units).tolist()}
+    return {**turn.raw, "ieat": {**ours, "response": response}}
+
+
+def with_units(record: Record, units: Mapping[int, np.ndarray], codec: dict) -> Record:
+    """The record with speech units {turn_id: ids} of the codec with identity `codec`."""
+    turns = tuple(replace(turn, units=units.get(turn.turn_id, turn.units)) for turn in record.turns)
+    return replace(record, turns=turns, codec=codec)
+
+
+def write_records(path: str | Path, records: Iterable[dict | Record]) -> int:
+    """Write one JSON object per line and return their number; the file appears only when it is complete."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    count = 0
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        for record in records:
+            value = to_json(record) if isinstance(record, Record) else record
+            file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+            count += 1
+    os.replace(partial, path)
+    return count
+
+
+def without_events(text: str) -> str:
+    """A transcript without its inline tags such as [sigh]."""
+    return " ".join(_EVENT.sub(" ", text).split())
+
+
+class _Parser:
+    """Reads one object, and knows where it stands for its messages."""
+
+    def __init__(self, path: str | Path, line: int):
+        self.path, self.line = path, line
+
+    def fail(self, code: str, message: str) -> NoReturn:
+        raise RecordError(code, self.path, self.line, message)
+
+    def get(self, owner: dict, key: str, kind: type, where: str, *, required: bool = False) -> Any:
+        """`owner[key]` if it is of `kind`; None where it is absent or null."""
+        value = owner.get(key)
+        if value is None and not required:
+            return None
+        if type(value) is not kind:
+            wanted = {str: "a string", int: "a whole number", list: "a list", dict: "an object"}[kind]
+            found = "absent" if key not in owner else "a fraction" if type(value) is float else kind_of(value)
+            self.fail("missing_key" if key not in owner else "wrong_type", f"{where}{key} must be {wanted}, is {found}")
+        return value
+
+    def record(self, value: dict) -> Record:
+        dialogue_id = self.get(value, "dialogue_id", str, "", required=True)
+        if not dialogue_id.strip():
+            self.fail("no_id", "dialogue_id is empty")
+        raw_turns = self.get(value, "turns", list, "", required=True)
+        if not raw_turns:
+            self.fail("no_turns", f"dialogue {dialogue_id!r} has no turns")
+        turns = tuple(self.turn(turn, number) for number, turn in enumerate(raw_turns, 1))
+        for turn in turns:
+            for turn_id, _ in turn.cause.evidence if turn.cause else ():
+                if not 1 <= turn_id <= len(turns):
+                    self.fail("no_such_turn", f"turn {turn.turn_id}: evidence in turn {turn_id} of {len(turns)}")
+        meta = self.get(value, "ieat_meta", dict, "") or {}
+        language = self.get(meta, "language", str, "ieat_meta.")
+        codec = self.get(meta, "codec", dict, "ieat_meta.")
+        spoken = any(turn.units is not None for turn in turns)
+        if codec is None and spoken:
+            self.fail("no_codec", "has units but no ieat_meta.codec that says which codec they are of")
+        if codec is not None and (missing := [name for name in IDENTITY_FIELDS if name not in codec]):
+            self.fail("missing_key", f"ieat_meta.codec lacks {', '.join(missing)}")
+        return Record(
+            dialogue_id=dialogue_id,
+            turns=turns,
+            language=language or ("zh" if any(_CHINESE.search(turn.text) for turn in turns) else "en"),
+            kind=self.get(meta, "kind", str, "ieat_meta."),
+            speaker=self.get(meta, "speaker", str, "ieat_meta."),
+            codec=codec,
+            raw=value | {"turns": None},  # the turns carry their own
+        )
+
+    def turn(self, value: Any, number: int) -> Turn:
+        if not isinstance(value, dict):
+            self.fail("wrong_type", f"turn {number} must be an object, is {kind_of(value)}")
+        where = f"turn {number}: "
+        turn_id = self.get(value, "turn_id", int, where, required=True)
+        if turn_id != number:
+            self.fail("turn_order", f"turn_id {turn_id} stands where {number} should: ids count 1, 2, 3")
+        text = self._either(value, "text", where) or ""
+        ours = self.get(value, "ieat", dict, where) or {}
+        inside = where + "ieat."
+        emotion = self.get(ours, "emotion", dict, inside) or {}
+        raw_emotion = self._either(value, "emotion", where)
+        # A label of ours overrules HumDial's key, also when it says that the feeling is unknown.
+        label = canonical_emotion(raw_emotion)
+        if "emotion" in ours and (not emotion or "label" in emotion):
+            label = self.label(emotion, "label", canonical_emotion, inside + "emotion.")
+        events = self.get(ours, "events", list, inside)
+        response = self.get(ours, "response", dict, inside) or {}
+        think = self.get(ours, "think", dict, inside) or {}
+        units = self.get(response, "units", list, inside + "response.")
+        return Turn(
+            turn_id=turn_id,
+            text=text,
+            emotion=label,
+            raw_emotion=self.get(emotion, "raw", str, inside + "emotion.") or raw_emotion,
+            intensity=self.intensity(emotion, inside),
+            tone=self.get(ours, "tone", str, inside) or None,
+            events=tuple(_EVENT.findall(text)) if events is None else self.strings(events, inside + "events"),
+            audio=self.audio_path(value, "split_audio_file", where),
+            response_text=self.get(value, "response_text", str, where) or "",
+            response_audio=self.audio_path(value, "response_audio", where),
+            response_emotion=self.label(response, "emotion", canonical_style, inside + "response."),
+            cause=self.cause(self.get(ours, "cause", dict, inside), inside + "cause."),
+            think_text=self.get(think, "text", str, inside + "think.") or None,
+            think_template=self.get(think, "template", str, inside + "think.") or None,
+            units=None if units is None else self.units(units, inside + "response.units"),
+            raw=value if units is None else _without_units(value),
+            emotion_source=self.get(emotion, "source", str, inside + "emotion."),
+        )
+
+    def _either(self, value: dict, key: str, where: str) -> str | None:
+        """`input_X or X`, as HumDial's scripts read it."""
+        return self.get(value, "input_" + key, str, where) or self.get(value, key, str, where)
+
+    def label(self, owner: dict, key: str, canonical, where: str) -> str | None:
+        raw = self.get(owner, key, str, where)
+        label = canonical(raw)
+        if raw is not None and label is None:
+            self.fail("unknown_label", f"{where}{key} {raw!r} is no label; write null where it is unknown")
+        return label
+
+    def intensity(self, emotion: dict, inside: str) -> str | None:
+        value = self.get(emotion, "intensity", str, inside + "emotion.")
+        if value is not None and value not in INTENSITIES:
+            self.fail("unknown_label", f"{inside}emotion.intensity {value!r} must be one of {', '.join(INTENSITIES)}")
+        return value
+
+    def strings(self, values: list, where: str) -> tuple[str, ...]:
+        if not all(isinstance(value, str) for value in values):
+            self.fail("wrong_type", f"{where} must be a list of strings")
+        return tuple(values)
+
+    def cause(self, value: dict | None, where: str) -> Cause | None:
+        if value is None:
+            return None
+        evidence = []
+        for item in self.get(value, "evidence", list, where) or ():
+            if not isinstance(item, dict):
+                self.fail("wrong_type", f"{where}evidence must be a list of objects")
+            turn_id = self.get(item, "turn_id", int, where + "evidence.", required=True)
+            evidence.append((turn_id, self.get(item, "quote", str, where + "evidence.") or ""))
+        text = self.get(value, "text", str, where)
+        if not text or not text.strip():
+            return None
+        return Cause(text, tuple(evidence), self.get(value, "source", str, where))
+
+    def audio_path(self, value: dict, key: str, where: str) -> str | None:
+        path = self.get(value, key, str, where)
+        if not path:
+            return None
+        slashed = path.replace("\\", "/")
+        if slashed.startswith("/") or _DRIVE.match(path) or posixpath.normpath(slashed).split("/")[0] == "..":
+            self.fail("outside_root", f"{where}{key} {path!r} leads out of the audio folder; paths are relative to it")
+        if slashed != path:
+            self.fail("bad_path", f"{where}{key} {path!r} is a Windows path; write forward slashes")
+        return path
+
+    def units(self, values: list, where: str) -> np.ndarray:
+        if not all(type(value) is int and 0 <= value <= MAX_UNIT for value in values):
+            self.fail("wrong_type", f"{where} must be whole numbers of 0 and above")
+        return np.asarray(values, np.int32)
+
+
+def _without_units(value: dict) -> dict:
+    """The turn without its units, which are kept as an array: as lists they would take ten times the memory."""
+    ours = value["ieat"]
+    response = {key: item for key, item in ours["response"].items() if key != "units"}
+    return {**value, "ieat": {**ours, "response": response}}

@@ -1,0 +1,282 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from ieat_jax.data.manifest import MAX_LINE_BYTES
+from ieat_jax.data.quarantine import Quarantine, QuarantineError
+from ieat_jax.data.records import (
+    RecordError,
+    iter_records,
+    parse_record,
+    read_records,
+    to_json,
+    with_units,
+    without_events,
+    write_records,
+)
+
+CODEC = {"name": "ieat-mel", "rate": 50, "vocab_size": 258, "hash": "abc"}
+
+
+def turn(number=1, **extra):
+    return {"turn_id": number, "text": "I lost my keys.", "emotion": "sad", "response_text": "Oh no."} | extra
+
+
+def dialogue(name="d1", turns=None, **extra):
+    return {"dialogue_id": name, "turns": turns or [turn()]} | extra
+
+
+FULL = dialogue(
+    "zh_0001_0001",
+    [
+        {
+            "turn_id": 1, "input_text": "我的钥匙丢了 [sigh]", "text": "alt", "input_emotion": "sadness",
+            "split_audio_file": "task1/turn_1.wav", "response_text": "别急。", "response_audio": "m/./r_1.wav",
+            "challenge_key": {"x": [1, 2.5, None, True]},
+            "ieat": {
+                "emotion": {"label": "sad", "intensity": "strong", "source": "model:Qwen", "raw": "sadness"},
+                "tone": "又慢又低的声音", "events": ["sigh", "cough"],
+                "cause": {"text": "钥匙丢了", "evidence": [{"turn_id": 1, "quote": "钥匙丢了"}], "source": "human"},
+                "think": {"text": "他很难过。"},
+                "response": {"emotion": "安慰", "units": [3, 0, 257, 9]},
+                "translation": "I lost my keys", "later": 1,
+            },
+        },
+        {"turn_id": 2, "text": "line\u2028break", "emotion": "weird", "response_text": "", "ieat": {"cause": None}},
+    ],
+    ieat_meta={"language": "zh", "kind": "congruent", "speaker": "s1", "codec": CODEC, "note": "kept"},
+    source="elsewhere",
+)  # fmt: skip
+
+
+def test_every_field_is_read():
+    record = parse_record(FULL)
+    assert (record.dialogue_id, record.language, record.kind, record.speaker) == (
+        "zh_0001_0001",
+        "zh",
+        "congruent",
+        "s1",
+    )
+    assert record.codec == CODEC
+    first, second = record.turns
+    assert first.text == "我的钥匙丢了 [sigh]"
+    assert (first.emotion, first.raw_emotion, first.intensity) == ("sad", "sadness", "strong")
+    assert first.emotion_source == "model:Qwen"
+    assert (first.tone, first.events) == ("又慢又低的声音", ("sigh", "cough"))
+    assert (first.audio, first.response_audio) == ("task1/turn_1.wav", "m/./r_1.wav")
+    assert (first.response_text, first.response_emotion) == ("别急。", "comfort")
+    assert (first.cause.text, first.cause.evidence, first.cause.source) == ("钥匙丢了", ((1, "钥匙丢了"),), "human")
+    assert first.think_text == "他很难过。"
+    np.testing.assert_array_equal(first.units, [3, 0, 257, 9])
+    assert first.units.dtype == np.int32
+    assert (second.emotion, second.raw_emotion, second.cause, second.units) == (None, "weird", None, None)
+    assert second.response_text == ""
+
+
+def test_reading_and_writing_is_lossless(tmp_path):
+    path = tmp_path / "sub" / "r.jsonl"
+    assert write_records(path, [FULL, dialogue("d2")]) == 2
+    records = read_records(path)
+    assert [to_json(record) for record in records] == [FULL, dialogue("d2")]
+    again = tmp_path / "again.jsonl"
+    write_records(again, records)
+    assert read_records(again) == records
+    assert list(tmp_path.glob("**/*.partial")) == []
+
+
+def test_units_can_be_added_and_are_written(tmp_path):
+    record = parse_record(dialogue(turns=[turn(1), turn(2)], ieat_meta={"language": "en"}))
+    spoken = with_units(record, {2: np.array([5, 6])}, CODEC)
+    write_records(tmp_path / "u.jsonl", [spoken])
+    (again,) = read_records(tmp_path / "u.jsonl")
+    assert again.turns[0].units is None
+    np.testing.assert_array_equal(again.turns[1].units, [5, 6])
+    assert again.codec == CODEC
+    assert again.language == "en"
+    assert to_json(record) == dialogue(turns=[turn(1), turn(2)], ieat_meta={"language": "en"})
+
+
+def test_a_minimal_test_set_record_and_defaults():
+    record = parse_record({"dialogue_id": "x", "turns": [{"turn_id": 1, "split_audio_file": "a.wav"}]})
+    only = record.turns[0]
+    assert (only.text, only.emotion, only.response_text, only.events) == ("", None, "", ())
+    assert record.language == "en"
+    assert parse_record(dialogue(turns=[turn(text="你好")])).language == "zh"
+
+
+def test_tags_in_the_text_are_events_unless_annotated():
+    assert parse_record(dialogue(turns=[turn(text="Oh [sigh] no [clears throat]")])).turns[0].events == (
+        "sigh",
+        "clears throat",
+    )
+    assert parse_record(dialogue(turns=[turn(text="Oh [sigh]", ieat={"events": []})])).turns[0].events == ()
+    assert without_events("Oh [sigh]  no.[laughter]") == "Oh no."
+
+
+@pytest.mark.parametrize(
+    ("ieat", "label"),
+    [({}, "sad"), ({"emotion": None}, None), ({"emotion": {"label": None}}, None),
+     ({"emotion": {"label": "joy"}}, "happy"), ({"emotion": {"intensity": "slight"}}, "sad")],
+)  # fmt: skip
+def test_our_label_overrules_also_as_unknown(ieat, label):
+    assert parse_record(dialogue(turns=[turn(ieat=ieat)])).turns[0].emotion == label
+
+
+GOOD = json.dumps(dialogue("good"))
+
+
+def line(**changes):
+    return json.dumps(dialogue("bad") | changes)
+
+
+def bad_turn(**changes):
+    return line(turns=[turn(**changes)])
+
+
+BAD = {
+    "latin1": (GOOD.encode("utf-8").replace(b"Oh", b"\xe4h"), "not_utf8"),
+    "utf16": (GOOD.encode("utf-16"), "not_utf8"),
+    "cut utf-8": (GOOD.encode()[:-30] + "ö".encode()[:1], "not_utf8"),
+    "byte order mark": (b"\xef\xbb\xbf" + GOOD.encode(), "bom"),
+    "two objects": (GOOD + GOOD, "not_json"),
+    "cut": (GOOD[:-5], "not_json"),
+    "html": ("<html>", "not_json"),
+    "raw control character": (GOOD.replace("Oh", "O\x01h"), "not_json"),
+    "list": ("[1]", "not_an_object"),
+    "string": ('"x"', "not_an_object"),
+    "null": ("null", "not_an_object"),
+    "long": ('{"x": "' + "a" * MAX_LINE_BYTES + '"}', "line_too_long"),
+    "very long": ("a" * (3 * MAX_LINE_BYTES), "line_too_long"),
+    "duplicate key": ('{"dialogue_id": "a", "dialogue_id": "b", "turns": []}', "duplicate_key"),
+    "duplicate inner key": (GOOD.replace('"text"', '"turn_id": 2, "text"'), "duplicate_key"),
+    "NaN": (GOOD.replace('"sad"', "NaN"), "not_finite"),
+    "Infinity": (GOOD.replace('"sad"', "-Infinity"), "not_finite"),
+    "huge float": (line(x=1).replace("1}", "1e999}"), "huge_number"),
+    "huge integer": (line(x=1).replace('"x": 1', '"x": ' + "9" * 5000), "huge_number"),
+    "lone surrogate": (GOOD.replace("Oh", "\\ud800"), "surrogate"),
+    "surrogate in a key": (GOOD.replace('"emotion"', '"\\udfff"'), "surrogate"),
+    "NUL": (GOOD.replace("Oh", "\\u0000"), "nul"),
+    "deep": (line(x=1).replace('"x": 1', '"x": ' + "[" * 60 + "]" * 60), "too_deep"),
+    "very deep": ("[" * 100_000 + "]" * 100_000, "too_deep"),
+    "no id": ('{"turns": []}', "missing_key"),
+    "number as id": (line(dialogue_id=7), "wrong_type"),
+    "blank id": (line(dialogue_id=" "), "no_id"),
+    "no turns": (line(turns=[]), "no_turns"),
+    "turns as object": (line(turns={}), "wrong_type"),
+    "turn as string": (line(turns=["a"]), "wrong_type"),
+    "turn_id from 0": (bad_turn(turn_id=0), "turn_order"),
+    "turn_id twice": (line(turns=[turn(1), turn(1)]), "turn_order"),
+    "turn_id with a gap": (line(turns=[turn(1), turn(3)]), "turn_order"),
+    "turn_id true": (bad_turn(turn_id=True), "wrong_type"),
+    "turn_id string": (bad_turn(turn_id="1"), "wrong_type"),
+    "turn_id fraction": (bad_turn(turn_id=1.0), "wrong_type"),
+    "text number": (bad_turn(text=3), "wrong_type"),
+    "response list": (bad_turn(response_text=["a"]), "wrong_type"),
+    "audio number": (bad_turn(split_audio_file=3), "wrong_type"),
+    "ieat list": (bad_turn(ieat=[]), "wrong_type"),
+    "emotion string": (bad_turn(ieat={"emotion": "sad"}), "wrong_type"),
+    "unknown label": (bad_turn(ieat={"emotion": {"label": "meh"}}), "unknown_label"),
+    "unknown style": (bad_turn(ieat={"response": {"emotion": "boredom"}}), "unknown_label"),
+    "unknown intensity": (bad_turn(ieat={"emotion": {"label": "sad", "intensity": "very"}}), "unknown_label"),
+    "events": (bad_turn(ieat={"events": [1]}), "wrong_type"),
+    "evidence elsewhere": (bad_turn(ieat={"cause": {"text": "x", "evidence": [{"turn_id": 2}]}}), "no_such_turn"),
+    "units without codec": (bad_turn(ieat={"response": {"units": [1]}}), "no_codec"),
+    "negative unit": (bad_turn(ieat={"response": {"units": [-1]}}), "wrong_type"),
+    "fraction unit": (bad_turn(ieat={"response": {"units": [1.5]}}), "wrong_type"),
+    "huge unit": (bad_turn(ieat={"response": {"units": [2**40]}}), "wrong_type"),
+    "half a codec": (line(ieat_meta={"codec": {"name": "x"}}), "missing_key"),
+    "language": (line(ieat_meta={"language": 3}), "wrong_type"),
+    "windows path": (bad_turn(split_audio_file="audio\\a.wav"), "bad_path"),
+    "same id": (GOOD, "duplicate_id"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_line_is_named_or_quarantined(name, tmp_path):
+    content, code = BAD[name]
+    content = content.encode() if isinstance(content, str) else content
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(GOOD.encode() + b"\n\r\n" + content + b"\n" + json.dumps(dialogue("last")).encode())
+    with pytest.raises(RecordError) as caught:
+        read_records(path)
+    assert (caught.value.code, caught.value.line) == (code, 3)
+    assert str(caught.value).startswith(f"{path}:3: ")
+    assert f"[{code}]" in str(caught.value)
+    assert len(str(caught.value)) < 400
+    quarantine = Quarantine(0.5, tmp_path / "bad.jsonl")
+    records = read_records(path, quarantine=quarantine)
+    assert [record.dialogue_id for record in records] == ["good", "last"]
+    assert quarantine.summary() == {code: 1}
+    assert f"{path}:3" in quarantine
+    quarantine.expect(len(records))
+    assert quarantine.total == 3
+    quarantine.check()
+
+
+@pytest.mark.parametrize("key", ["split_audio_file", "response_audio"])
+@pytest.mark.parametrize(
+    "audio",
+    ["/etc/passwd", "../x.wav", "a/../../x.wav", "..", "//host/x.wav", "C:\\x.wav", "c:/x.wav", "\\x.wav", "..\\x.wav",
+     "a\\..\\..\\x.wav", "./../x.wav"],
+)  # fmt: skip
+def test_a_path_out_of_the_folder_is_always_fatal(key, audio, tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text(GOOD + "\n" + bad_turn(**{key: audio}))
+    quarantine = Quarantine(1.0)
+    with pytest.raises(RecordError, match=r"r\.jsonl:2: turn 1: .*leads out of the audio folder") as caught:
+        read_records(path, quarantine=quarantine)
+    assert caught.value.code == "outside_root"
+
+
+@pytest.mark.parametrize("audio", ["a.wav", "a/../b.wav", "..a.wav", "a b/ü.wav", "./x.wav", "ab:c.wav", "~x.wav"])
+def test_paths_inside_stay_as_written(audio):
+    assert parse_record(dialogue(turns=[turn(split_audio_file=audio)])).turns[0].audio == audio
+
+
+def test_lines_end_at_newlines_only(tmp_path):
+    path = tmp_path / "r.jsonl"
+    odd = dialogue("a\u2028b", [turn(text="x\u2029y\x85z")])
+    path.write_bytes((json.dumps(odd, ensure_ascii=False) + "\r\n" + GOOD).encode())
+    assert [record.dialogue_id for record in read_records(path)] == ["a\u2028b", "good"]
+
+
+def test_files_that_are_none(tmp_path):
+    for path, code in ((tmp_path / "no.jsonl", "missing"), (tmp_path, "not_a_file")):
+        with pytest.raises(RecordError, match=code):
+            read_records(path)
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("\n\n")
+    with pytest.raises(RecordError, match="holds no records"):
+        read_records(empty)
+
+
+def test_too_many_bad_lines_stop_the_run(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text("\n".join([GOOD, "{", "{"]))
+    quarantine = Quarantine(0.1)
+    quarantine.expect(len(read_records(path, quarantine=quarantine)))
+    with pytest.raises(QuarantineError, match="2 of 3 records are bad"):
+        quarantine.check()
+
+
+def test_iter_gives_every_line(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text("\n".join([GOOD, "{", "", json.dumps(dialogue("x"))]))
+    found = [(number, isinstance(item, RecordError)) for number, item in iter_records(path)]
+    assert found == [(1, False), (2, True), (4, False)]
+
+
+def test_errors_unpickle():
+    error = RecordError("x", "file", 3, "wrong")
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.code, again.line) == (str(error), "x", 3)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "r.jsonl"
+    write_records(path, [dialogue("old")])
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_records(path, [dialogue("new"), {"x": float("nan")}])
+    assert [record.dialogue_id for record in read_records(path)] == ["old"]
