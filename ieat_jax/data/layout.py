@@ -1,0 +1,359 @@
+r"""From a dialogue to arrays: the token tree, what is supervised in it, the teacher's stream, Speak's sequence.
+
+    trunk     system | user 1, assistant header | reply 1 | user 2, assistant header | ...
+    branches                    \- thinking 1, reply 1              \- thinking 2, reply 2
+
+A branch sees the trunk before it and itself, so earlier thinking is hidden from later turns and takes no position
+there. With internalisation every answer that thinks has a twin branch with an empty think block, whose teacher it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from ieat_jax.audio.codec import GROUP_SIZE
+from ieat_jax.data.batch import END_OF_TURN, FORMAT, NOT_SUPERVISED, RESPONSE, SEGMENT_KINDS, ZERO_PADDED, Batch
+from ieat_jax.errors import UserError
+from ieat_jax.text.chat import ChatFormat
+
+
+class LayoutError(UserError):
+    """A dialogue that does not fit the configured shapes; `code` is a short word for counting."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """Sizes of a row: every batch has the same, so that one program is compiled. Fields of `config.data.shapes`."""
+
+    tokens: int  # T
+    clips: int  # C
+    targets: int  # R
+    answers: int  # K
+    teacher_tokens: int  # L, 0 = no teacher stream
+    speak: int  # S, 0 = no speech
+    groups: int  # Q, groups of units
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A user's voice: `mel` [F, M] and how many positions of the LLM it takes."""
+
+    mel: np.ndarray
+    positions: int
+    emotion: int  # index into EMOTIONS, -1 = unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class TurnPlan:
+    """One turn as it is to be laid out, every random choice already made."""
+
+    clip: Clip | None  # what the student hears; None: it reads `text`
+    text: str  # what the student reads when there is no clip
+    teacher_text: str  # what the teacher reads
+    thinking: dict[str, str]  # segment -> sentence, in order; empty = empty think block
+    response: str
+    style: int = -1  # index into STYLES
+    units: Sequence[int] | None = None  # of the spoken reply
+
+
+@dataclasses.dataclass(frozen=True)
+class LayoutOptions:
+    """What a stage wants in its rows."""
+
+    teacher: bool = False  # a teacher stream (stage align)
+    speech: bool = False  # Speak's sequence
+    internalise: bool = False  # twin branches with an empty think block
+    unit_end: int = 0  # the codec's end id
+
+
+class _Stream:
+    """A growing token tree."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.positions: list[int] = []
+        self.segments: list[int] = []
+        self.branches: list[int] = []
+        self.audio: list[int] = []
+        self.answers: list[int] = []
+        self.next = {0: 0}  # branch -> its next position; a new branch begins where the trunk stands
+
+    def add(
+        self, tokens: Sequence[int], *, branch: int = 0, segment: int = 1, audio: int = -1, answer: int = -1
+    ) -> int:
+        """Append text tokens, or the positions of a clip from index `audio` on; returns the place of the first."""
+        first, count = len(self.tokens), len(tokens)
+        start = self.next.get(branch, self.next[0])
+        self.tokens += tokens
+        self.positions += range(start, start + count)
+        self.segments += [segment] * count
+        self.branches += [branch] * count
+        self.audio += range(audio, audio + count) if audio >= 0 else [-1] * count
+        self.answers += [answer] * count
+        self.next[branch] = start + count
+        return first
+
+
+class _Row:
+    """A row while it grows, turn by turn."""
+
+    def __init__(self, chat: ChatFormat, positions_per_clip: int, options: LayoutOptions):
+        self.chat, self.per_clip, self.options = chat, positions_per_clip, options
+        self.stream, self.teacher = _Stream(), _Stream()
+        self.targets: list[tuple[int, int, int, int, int]] = []  # at, id, kind, teacher at, teacher kind
+        self.clips: list[Clip] = []
+        self.styles: list[int] = []
+        self.speak: list[tuple[int, list[int], list[int], int, int, int, int]] = []
+        self.groups: list[int] = []  # positions of Speak that predict units
+        self.num_branches = self.num_spoken = 0
+        self.system: list[int] = []
+        if options.speech:
+            system = chat.speech_system()
+            first = self.stream.add(system, segment=2)
+            self.system = list(range(first, first + len(system)))
+            self.stream.next[0] = 0  # the dialogue is a segment of its own
+        self.stream.add(chat.system())
+        self.teacher.add(chat.system())
+
+    def turn(self, plan: TurnPlan, *, last: bool) -> None:
+        """Append a user turn, its answer as branches and, unless it is the last, the reply as history."""
+        chat, stream = self.chat, self.stream
+        current = stream.add(chat.user_open)
+        self.teacher.add(chat.user_open)
+        if plan.clip is None:
+            stream.add(chat.tokenizer.encode(plan.text))
+        else:
+            stream.add([chat.audio_id] * plan.clip.positions, audio=len(self.clips) * self.per_clip)
+            self.clips.append(plan.clip)
+        self.teacher.add(chat.tokenizer.encode(plan.teacher_text))
+        stream.add(chat.user_close)
+        self.teacher.add(chat.user_close)
+        turn_states = range(current, len(stream.tokens))
+        answer = len(self.styles)
+        self.styles.append(plan.style)
+        said = self._branch(plan, plan.thinking, answer, turn_states)
+        if self.options.internalise and plan.thinking:
+            self._branch(plan, {}, answer, turn_states, teacher=said)
+        if not last:
+            history = chat.response(plan.response)
+            stream.add(history)
+            self.teacher.add(history)
+
+    def _branch(
+        self,
+        plan: TurnPlan,
+        thinking: dict[str, str],
+        answer: int,
+        turn_states: range,
+        teacher: tuple[int, int] | None = None,
+    ) -> tuple[int, int]:
+        """Append one answer; `teacher` = the answer whose twin this is, as returned: (first target, first in Speak)."""
+        chat, stream = self.chat, self.stream
+        self.num_branches += 1
+        branch = self.num_branches
+        twin = teacher is not None
+        opened = chat.think_open if thinking else chat.empty_think
+        pieces = self._thought(thinking) + self._said(plan.response)
+        ids = [token for tokens, _, _ in pieces for token in tokens]
+        answers = [answer if kind == RESPONSE and not twin else -1 for tokens, kind, _ in pieces for _ in tokens]
+        begun = stream.add(opened, branch=branch)
+        # A base without a think slot answers right behind the user's turn.
+        first = stream.add(ids, branch=branch)
+        stream.answers[first:] = answers
+        before = first - 1 if opened else turn_states[-1]
+        teacher_before = -1
+        if self.options.teacher:
+            header = len(self.teacher.tokens) - 1
+            self.teacher.add(opened, branch=branch)
+            taught = self.teacher.add(ids, branch=branch)
+            teacher_before = taught - 1 if opened else header
+        first_target, response_target = len(self.targets), None
+        for offset, (token, kind, given) in enumerate(_tokens(pieces)):
+            at = before if offset == 0 else first + offset - 1
+            if kind in (RESPONSE, END_OF_TURN) and response_target is None:
+                response_target = len(self.targets)
+            if given:
+                continue
+            teacher_at = -1
+            if twin:
+                teacher_at = self.targets[teacher[0] + len(self.targets) - first_target][0]
+            elif teacher_before >= 0:
+                teacher_at = teacher_before if offset == 0 else taught + offset - 1
+            kinds = (NOT_SUPERVISED if twin else kind, kind if teacher_at >= 0 else NOT_SUPERVISED)
+            self.targets.append((at, token, kinds[0], teacher_at, kinds[1]))
+        response_at = self.targets[response_target][0]  # the token before the first response token
+        first_speak = self._spoken(plan, response_at, begun, turn_states, answer, thinking, teacher)
+        return response_target, first_speak
+
+    def _thought(self, thinking: dict[str, str]) -> list[tuple[list[int], int, bool]]:
+        """Thinking after its opening, as (tokens, kind, given): what the format gives at inference has no target."""
+        pieces = []
+        for number, (segment, sentence) in enumerate(thinking.items()):
+            text = sentence if number == 0 else " " + sentence
+            pieces.append((self.chat.tokenizer.encode(text), SEGMENT_KINDS[segment], False))
+        if thinking:
+            close = list(self.chat.think_close)
+            tag = close.index(self.chat.tokenizer.token_id("</think>")) + 1
+            pieces += [(close[:tag], FORMAT, False), (close[tag:], FORMAT, True)]
+        return pieces
+
+    def _said(self, response: str) -> list[tuple[list[int], int, bool]]:
+        ids = self.chat.tokenizer.encode(response)
+        return [(ids, RESPONSE, False), ([self.chat.end_of_turn], END_OF_TURN, False)]
+
+    def _spoken(
+        self,
+        plan: TurnPlan,
+        response_at: int,
+        begun: int,
+        turn_states: range,
+        answer: int,
+        thinking: dict[str, str],
+        teacher: tuple[int, int] | None,
+    ) -> int:
+        """Append Speak's sequence of this answer; returns where its predictions begin, -1 = not spoken.
+
+        Its first group is predicted at the token before the response after thinking, and at the first response token
+        otherwise: the offsets of the official decoder (reference: GOAT-SLM).
+        """
+        if not self.options.speech or plan.units is None:
+            return -1
+        response = len(self.chat.tokenizer.encode(plan.response))
+        until = response_at + (1 if thinking else 2)
+        states = self.system + list(turn_states) + list(range(begun, until))
+        text = list(range(until, response_at + 1 + response))  # the end of turn is never fed
+        units = list(plan.units)
+        units += [self.options.unit_end] * (GROUP_SIZE - len(units) % GROUP_SIZE)
+        groups = [units[i : i + GROUP_SIZE] for i in range(0, len(units), GROUP_SIZE)]
+        nothing = [-1] * GROUP_SIZE
+        self.num_spoken += 1
+        first = len(self.speak) + len(states) - 1
+        for place, state in enumerate(states):
+            predicts = place == len(states) - 1
+            self._speak_position(
+                state, nothing, groups[0] if predicts else nothing, place, answer if predicts else -1, teacher
+            )
+        for step, fed in enumerate(groups[:-1]):
+            state = text[step] if step < len(text) else -1
+            self._speak_position(state, fed, groups[step + 1], len(states) + step, answer, teacher)
+        self.groups += range(first, first + len(groups))
+        if teacher is not None and teacher[1] >= 0:
+            for step in range(len(groups)):
+                row = self.speak[first + step]
+                self.speak[first + step] = (*row[:6], teacher[1] + step)
+        return first
+
+    def _speak_position(
+        self, state: int, fed: list[int], targets: list[int], place: int, answer: int, teacher: tuple[int, int] | None
+    ) -> None:
+        if teacher is not None:  # a twin is taught by its teacher, not by the units
+            targets, answer = [-1] * GROUP_SIZE, -1
+        self.speak.append((state, fed, targets, place, self.num_spoken, answer, -1))
+
+    def size(self) -> dict[str, int]:
+        """How large the row is by now, under the names of `Shapes`."""
+        return {
+            "tokens": len(self.stream.tokens),
+            "clips": len(self.clips),
+            "targets": len(self.targets),
+            "answers": len(self.styles),
+            "teacher_tokens": len(self.teacher.tokens) if self.options.teacher else 0,
+            "speak": len(self.speak),
+            "groups": len(self.groups),
+        }
+
+
+def _tokens(pieces: list[tuple[list[int], int, bool]]):
+    for tokens, kind, given in pieces:
+        for token in tokens:
+            yield token, kind, given
+
+
+def lay_out(
+    turns: Sequence[TurnPlan],
+    chat: ChatFormat,
+    shapes: Shapes,
+    options: LayoutOptions,
+    *,
+    frames: int,
+    mels: int,
+    positions_per_clip: int,
+) -> tuple[Batch, int]:
+    """One dialogue -> (a row: a `Batch` without its first dimension, number of turns in it).
+
+    A dialogue that is too long keeps its first turns. `frames` = F, `mels` = M, `positions_per_clip` = A.
+
+    Raises:
+        LayoutError: not even the first turn fits; names the size and its config field.
+    """
+    for count in range(len(turns), 0, -1):
+        row = _Row(chat, positions_per_clip, options)
+        for number, plan in enumerate(turns[:count], 1):
+            row.turn(plan, last=number == count)
+        too_large = {name: size for name, size in row.size().items() if size > getattr(shapes, name)}
+        if not too_large:
+            return _arrays(row, shapes, frames, mels), count
+    name, size = next(iter(too_large.items()))
+    raise LayoutError(
+        "too_long",
+        f"the first turn alone needs {size} {name}, config.data.shapes.{name} is {getattr(shapes, name)}; raise it",
+    )
+
+
+def _arrays(row: _Row, shapes: Shapes, frames: int, mels: int) -> Batch:
+    """The collected lists as padded arrays."""
+    stream, teacher = row.stream, row.teacher if row.options.teacher else _Stream()
+
+    def padded(name: str, values: Sequence, size: int, *tail: int) -> np.ndarray:
+        array = np.full((size, *tail), 0 if name in ZERO_PADDED else -1, np.int32)
+        if len(values):
+            array[: len(values)] = values
+        return array
+
+    def columns(rows: list[tuple], count: int) -> list[tuple]:
+        return list(zip(*rows, strict=True)) if rows else [()] * count
+
+    mel = np.zeros((shapes.clips, frames, mels), np.float32)
+    for number, clip in enumerate(row.clips):
+        mel[number, : len(clip.mel)] = clip.mel
+    at, ids, kind, teacher_at, teacher_kind = columns(row.targets, 5)
+    state, fed, wanted, place, spoken, answer, speak_teacher = columns(row.speak, 7)
+    sequences = {
+        "tokens": (stream.tokens, shapes.tokens),
+        "positions": (stream.positions, shapes.tokens),
+        "segment_ids": (stream.segments, shapes.tokens),
+        "branch_ids": (stream.branches, shapes.tokens),
+        "audio_index": (stream.audio, shapes.tokens),
+        "answer_ids": (stream.answers, shapes.tokens),
+        "clip_frames": ([len(clip.mel) for clip in row.clips], shapes.clips),
+        "clip_emotion": ([clip.emotion for clip in row.clips], shapes.clips),
+        "target_at": (at, shapes.targets),
+        "target_ids": (ids, shapes.targets),
+        "target_kind": (kind, shapes.targets),
+        "teacher_at": (teacher_at, shapes.targets),
+        "teacher_kind": (teacher_kind, shapes.targets),
+        "answer_style": (row.styles, shapes.answers),
+        "teacher_tokens": (teacher.tokens, shapes.teacher_tokens),
+        "teacher_positions": (teacher.positions, shapes.teacher_tokens),
+        "teacher_segment_ids": (teacher.segments, shapes.teacher_tokens),
+        "teacher_branch_ids": (teacher.branches, shapes.teacher_tokens),
+        "speak_state": (state, shapes.speak),
+        "speak_positions": (place, shapes.speak),
+        "speak_ids": (spoken, shapes.speak),
+        "speak_answer": (answer, shapes.speak),
+        "speak_teacher": (speak_teacher, shapes.speak),
+        "unit_at": (row.groups, shapes.groups),
+    }
+    groups = {"speak_units": fed, "speak_targets": wanted}
+    return Batch(
+        mel=mel,
+        **{name: padded(name, values, size) for name, (values, size) in sequences.items()},
+        **{name: padded(name, values, shapes.speak, GROUP_SIZE) for name, values in groups.items()},
+    )

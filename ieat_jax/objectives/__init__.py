@@ -1,0 +1,1 @@
+"""What is optimised: the objectives of the stages and the losses that they share."""
