@@ -1,0 +1,255 @@
+"""The optimiser: which parameters train by regex, AdamW over those alone, and steps that skip non-finite gradients.
+
+Trainable parameters, gradients and optimiser state are flat dictionaries by parameter name. A frozen parameter has
+neither gradient nor state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+from ml_collections import ConfigDict
+
+from ieat_jax.config import from_section
+from ieat_jax.errors import UserError
+from ieat_jax.model.paths import map_named, named_leaves
+
+SCHEDULES = ("constant", "cosine", "linear")
+EVERYTHING = ".*"
+
+Rules = tuple[tuple[str, float | None], ...]
+Arrays = dict[str, jax.Array]
+
+
+class OptimizerError(UserError):
+    """Rules or settings of the optimiser that can not be used; names the config field."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """`config.optimizer`."""
+
+    # (regex, learning rate multiplier or None = frozen); of those that fully match a parameter's name the first counts
+    rules: tuple[tuple[str, float | None], ...] = ((EVERYTHING, 1.0),)
+    learning_rate: float = 1e-4  # peak
+    schedule: str = "cosine"  # after the warm-up: 'constant', 'cosine' or 'linear' to final_fraction
+    warmup_steps: int = 0  # linear from 0 to the peak
+    final_fraction: float = 0.1  # of the peak, at the last step
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.0  # decoupled; times the learning rate
+    no_decay: str = r".*(norm\.scale|bias|embed|positions|mix)"  # full match: without weight decay
+    clip_norm: float = 1.0  # of the global gradient norm; 0 = no clipping
+    max_bad_steps: int = 5  # steps in a row with a non-finite gradient after which training stops
+
+    def __post_init__(self) -> None:
+        def require(condition: bool, field: str, problem: str) -> None:
+            if not condition:
+                raise OptimizerError(f"config.optimizer.{field}: {problem}, not {getattr(self, field)!r}")
+
+        require(self.schedule in SCHEDULES, "schedule", f"must be one of {', '.join(SCHEDULES)}")
+        for field in ("learning_rate", "eps"):
+            require(getattr(self, field) > 0, field, "must be above 0")
+        for field in ("warmup_steps", "weight_decay", "clip_norm"):
+            require(getattr(self, field) >= 0, field, "must not be negative")
+        for field in ("b1", "b2"):
+            require(0 <= getattr(self, field) < 1, field, "must be at least 0 and below 1")
+        require(0 <= self.final_fraction <= 1, "final_fraction", "must be between 0 and 1")
+        require(self.max_bad_steps >= 1, "max_bad_steps", "must be at least 1")
+        _compile(self.no_decay, "config.optimizer.no_decay")
+        for rule in self.rules:
+            good = isinstance(rule, tuple) and len(rule) == 2 and isinstance(rule[0], str)
+            if not good or not (rule[1] is None or (type(rule[1]) in (int, float) and rule[1] > 0)):
+                raise OptimizerError(
+                    f"config.optimizer.rules: {rule!r} is not (regex, multiplier above 0, or None = frozen)"
+                )
+            _compile(rule[0], "config.optimizer.rules")
+
+
+def _compile(pattern: str, field: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise OptimizerError(f"{field}: {pattern!r} is not a regular expression ({error})") from error
+
+
+def optimizer_config(config: OptimizerConfig | ConfigDict) -> OptimizerConfig:
+    """`config.optimizer` as a dataclass; unknown fields and wrong types are errors."""
+    return config if isinstance(config, OptimizerConfig) else from_section(OptimizerConfig, config, "config.optimizer")
+
+
+def multipliers(names: Iterable[str], rules: Rules) -> dict[str, float | None]:
+    """Every parameter's learning rate multiplier, None = frozen: that of the first rule that fully matches its name.
+
+    Raises:
+        OptimizerError: parameters that no rule covers; a rule that decides about no parameter.
+    """
+    names = list(names)
+    found: dict[str, float | None] = {}
+    for number, (pattern, multiplier) in enumerate(rules):
+        matched = [name for name in names if re.fullmatch(pattern, name)]
+        new = [name for name in matched if name not in found]
+        closing = pattern == EVERYTHING and number == len(rules) - 1  # 'and the rest', which may be nothing
+        if not new and not closing:
+            problem = "matches no parameter" if not matched else "comes after rules that match all its parameters"
+            example = ", ".join(matched[:3] or names[:3])
+            raise OptimizerError(
+                f"config.optimizer.rules: {pattern!r} {problem} (such as {example}); correct, move or remove it"
+            )
+        found |= dict.fromkeys(new, multiplier)
+    uncovered = [name for name in names if name not in found]
+    if uncovered:
+        more = f" and {len(uncovered) - 20} more" if len(uncovered) > 20 else ""
+        raise OptimizerError(
+            f"config.optimizer.rules: no rule covers {', '.join(uncovered[:20])}{more}; "
+            f"add rules, or ({EVERYTHING!r}, None) last to freeze the rest"
+        )
+    return found
+
+
+def split(model: Any, rules: Rules) -> tuple[Arrays, Arrays]:
+    """(trainable, frozen) parameters of a model, or of its abstract tree, by name.
+
+    Raises:
+        OptimizerError: see `multipliers`; or nothing trains.
+    """
+    leaves = named_leaves(model)
+    scale = multipliers(leaves, rules)
+    trainable = {name: leaf for name, leaf in leaves.items() if scale[name] is not None}
+    if not trainable:
+        raise OptimizerError("config.optimizer.rules: every parameter is frozen; nothing would train")
+    return trainable, {name: leaf for name, leaf in leaves.items() if scale[name] is None}
+
+
+def join(template: Any, trainable: Mapping[str, jax.Array], frozen: Mapping[str, jax.Array]) -> Any:
+    """The model of `split`'s two parts; `template` (a model or its abstract tree) gives the structure alone."""
+    parameters = {**frozen, **trainable}
+    names = named_leaves(template).keys()
+    if names != parameters.keys():
+        raise ValueError(f"join: {sorted(names ^ parameters.keys())[:8]} are in the template or the parts, not in both")
+    return map_named(lambda name, _: parameters[name], template)
+
+
+def make_schedule(config: OptimizerConfig | ConfigDict, total_steps: int) -> optax.Schedule:
+    """Learning rate of update 0, 1, ...: warm-up, then the schedule, which ends at `total_steps`.
+
+    Raises:
+        OptimizerError: the warm-up is longer than the run.
+    """
+    config = optimizer_config(config)
+    if config.warmup_steps >= total_steps:
+        raise OptimizerError(
+            f"config.optimizer.warmup_steps: {config.warmup_steps} must be below the run's {total_steps} steps"
+        )
+    peak, rest = config.learning_rate, total_steps - config.warmup_steps
+    after = {
+        "constant": lambda: optax.constant_schedule(peak),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, rest, config.final_fraction),
+        "linear": lambda: optax.linear_schedule(peak, peak * config.final_fraction, rest),
+    }[config.schedule]()
+    # The first update of a warm-up has a learning rate above 0: (step + 1) / warmup_steps.
+    warm = optax.linear_schedule(peak / max(config.warmup_steps, 1), peak, max(config.warmup_steps - 1, 1))
+    return optax.join_schedules([warm, after], [config.warmup_steps]) if config.warmup_steps else after
+
+
+class OptimizerState(NamedTuple):
+    """Optax's state for the trainable parameters, and the count of skipped steps."""
+
+    inner: optax.OptState
+    bad_steps: jax.Array  # int32: steps skipped so far
+    bad_in_a_row: jax.Array  # int32: of those, since the last good one
+
+
+def make_optimizer(
+    config: OptimizerConfig | ConfigDict, total_steps: int, trainable: Iterable[str]
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """AdamW with clipping, and its schedule. `trainable` are names; parameters are dictionaries with these keys.
+
+    Its state is an `OptimizerState`. Make it with `init_state` and step with `apply_gradients`, which skips non-finite
+    gradients.
+    """
+    config = optimizer_config(config)
+    names = list(trainable)
+    schedule = make_schedule(config, total_steps)
+    # The rules were checked by `split` against all parameters; here a rule may well match none of the trainable.
+    scale = {name: next(value for rule, value in config.rules if re.fullmatch(rule, name)) for name in names}
+    decayed = {name: not re.fullmatch(config.no_decay, name) for name in names}
+    parts = [
+        optax.scale_by_adam(config.b1, config.b2, config.eps),
+        optax.add_decayed_weights(config.weight_decay, decayed) if config.weight_decay else optax.identity(),
+        optax.stateless(lambda updates, _: {name: scale[name] * update for name, update in updates.items()}),
+        optax.scale_by_learning_rate(schedule),
+    ]
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    chain = optax.chain(clip, *parts)  # `updates_done` reads the second state
+
+    def init(parameters: Arrays) -> OptimizerState:
+        return OptimizerState(chain.init(parameters), jnp.int32(0), jnp.int32(0))
+
+    def update(grads: Arrays, state: OptimizerState, parameters: Arrays) -> tuple[Arrays, OptimizerState]:
+        updates, inner = chain.update(grads, state.inner, parameters)
+        return updates, state._replace(inner=inner)
+
+    return optax.GradientTransformation(init, update), schedule
+
+
+def apply_gradients(
+    optimizer: optax.GradientTransformation, grads: Arrays, state: OptimizerState, parameters: Arrays
+) -> tuple[Arrays, OptimizerState, dict[str, jax.Array]]:
+    """One update under jit: (parameters, state, {'grad_norm', 'skipped', 'bad_in_a_row'}).
+
+    If the gradient is not finite anywhere, parameters and optimiser state stay the same bits, and the step is counted.
+    """
+    norm = optax.tree.norm(grads)
+    good = jnp.isfinite(norm)
+    updates, new = optimizer.update(grads, state, parameters)
+    chosen, inner = jax.tree.map(
+        lambda after, before: jnp.where(good, after, before),
+        (optax.apply_updates(parameters, updates), new.inner),
+        (parameters, state.inner),
+    )
+    bad = 1 - good.astype(jnp.int32)
+    state = OptimizerState(inner, state.bad_steps + bad, (state.bad_in_a_row + 1) * bad)
+    info = {"grad_norm": norm, "skipped": bad, "bad_in_a_row": state.bad_in_a_row}
+    return chosen, state, info
+
+
+def too_many_bad_steps(state: OptimizerState, config: OptimizerConfig | ConfigDict) -> bool:
+    """Whether training should stop: `max_bad_steps` steps in a row had a non-finite gradient. Waits for the device."""
+    return int(state.bad_in_a_row) >= optimizer_config(config).max_bad_steps
+
+
+def updates_done(state: OptimizerState) -> jax.Array:
+    """int32: updates applied so far, which is where the schedule stands; skipped steps do not count."""
+    return state.inner[1].count
+
+
+def abstract_state(optimizer: optax.GradientTransformation, parameters: Mapping[str, Any]) -> OptimizerState:
+    """Shapes of the state for (abstract) parameters; moments lie as their parameters, scalars on all devices."""
+    shapes = jax.eval_shape(optimizer.init, dict(parameters))
+    scalar = _replicated(next(iter(parameters.values())).sharding)
+
+    def place(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        name = getattr(path[-1], "key", None)
+        sharding = parameters[name].sharding if name in parameters else scalar
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree_util.tree_map_with_path(place, shapes)
+
+
+def _replicated(sharding: Sharding) -> Sharding:
+    return NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else sharding
+
+
+def init_state(optimizer: optax.GradientTransformation, parameters: Arrays) -> OptimizerState:
+    """The state before the first update. Without explicit shardings jit would put the moments on one device."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(optimizer, parameters))
+    return jax.jit(optimizer.init, out_shardings=shardings)(parameters)
