@@ -1,0 +1,274 @@
+"""IEAT injection: what the user feels and why, as sentences of a think block, and when they are shown.
+
+Everything is a pure function of the record, the example's index and its random generator. An unknown label drops its
+sentence; nothing is invented.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from ieat_jax.data.emotions import (
+    canonical_emotion,
+    canonical_style,
+    emotion_word,
+    intensity_of_word,
+    intensity_word,
+    label_of_word,
+    style_of_word,
+    style_word,
+)
+from ieat_jax.data.records import Record, Turn, without_events
+from ieat_jax.data.think_pools import ARROW, KNOWN, POOLS, SEGMENT_OF, SEGMENTS, Known, fill
+from ieat_jax.errors import UserError
+
+__all__ = ["SEGMENTS", "InjectionConfig", "choose_mode", "parse_thinking", "privileged", "provenance", "thinking"]
+
+MODES = ("explicit", "partial", "empty", "none", "teacher_only")
+# A longer transcript is not repeated in the thinking: characters, by language.
+LONGEST_TRANSCRIPT = {"en": 120, "zh": 40}
+_CHINESE_EVENTS = {
+    "sigh": "叹气声", "laughter": "笑声", "laugh": "笑声", "cough": "咳嗽声", "clears throat": "清嗓子的声音",
+    "sob": "抽泣声", "crying": "哭声", "breath": "呼吸声", "gasp": "倒吸气声", "sniff": "吸鼻子的声音",
+}  # fmt: skip
+_VOICE_ENDINGS = ("声音", "语气", "语调", "嗓音", "声")
+_SENTENCE = re.compile(r"[^.!?。！？\n]*[.!?。！？\n]?\s*")
+
+
+class InjectionError(UserError):
+    """A schedule that cannot be followed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InjectionConfig:
+    """When examples show their thinking; fields of `config.data.injection`.
+
+    In mode 'schedule' the chance of full thinking falls from `start` to `floor` along half a cosine over
+    `decay_examples` examples. Of the rest, the share `partial` shows thinking with segments removed from the left, ever
+    more of them as the schedule proceeds, plus an exponential jitter of mean `jitter`; the others have an empty block.
+    Any other mode holds for every example.
+    """
+
+    mode: str = "schedule"
+    start: float = 0.8
+    floor: float = 0.1
+    decay_examples: int = 100_000
+    partial: float = 0.5
+    jitter: float = 0.5
+
+    def __post_init__(self):
+        if self.mode not in ("schedule", *MODES):
+            raise InjectionError(f"injection.mode {self.mode!r} is unknown; one of schedule, {', '.join(MODES)}")
+        if not 0 <= self.floor <= self.start <= 1:
+            raise InjectionError(f"injection needs 0 <= floor <= start <= 1, got {self.floor} and {self.start}")
+        if self.decay_examples < 1:
+            raise InjectionError(f"injection.decay_examples = {self.decay_examples} must be at least 1")
+        if not 0 <= self.partial <= 1:
+            raise InjectionError(f"injection.partial = {self.partial} is a share between 0 and 1")
+        if not 0 <= self.jitter < math.inf:
+            raise InjectionError(f"injection.jitter = {self.jitter} must not be negative")
+
+
+def explicit_probability(config: InjectionConfig, index: int) -> float:
+    """Chance that the example `index` shows all of its thinking under the schedule."""
+    progress = min(1.0, index / config.decay_examples)
+    return config.floor + (config.start - config.floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def choose_mode(config: InjectionConfig, index: int, rng: np.random.Generator) -> tuple[str, int]:
+    """(mode, segments to remove from the left) of an example; more than 0 are removed in mode 'partial' only."""
+    explicit, partial = rng.random(2)
+    jitter = rng.exponential(config.jitter) if config.jitter else 0.0
+    mode = config.mode
+    if mode == "schedule":
+        if explicit < explicit_probability(config, index):
+            return "explicit", 0
+        mode = "partial" if partial < config.partial else "empty"
+    if mode != "partial":
+        return mode, 0
+    progress = min(1.0, index / config.decay_examples) if config.mode == "schedule" else 0.0
+    removed = 1 + int(progress * (len(SEGMENTS) - 2) + jitter)
+    return ("partial", removed) if removed < len(SEGMENTS) else ("empty", 0)
+
+
+def thinking(record: Record, turn_index: int, rng: np.random.Generator) -> dict[str, str]:
+    """The think block of a turn: segment -> sentence, in the order of SEGMENTS, a paraphrase drawn for each.
+
+    A segment whose facts are not annotated is absent. Thinking that the record brings itself is kept as the segment
+    'state'; its template is used only when every fact that it names is known.
+    """
+    turn, language = record.turns[turn_index], _language(record)
+    if turn.think_text:
+        return {"state": turn.think_text}
+    facts = _facts(record, turn_index, language)
+    if turn.think_template and (text := _filled_template(turn.think_template, facts)):
+        return {"state": text}
+    sentences = {}
+    for kind in ("perceive", "voice", "state", "trajectory", "steady", "cause", "plan"):
+        # 'voice' stands in for 'perceive' where the words are unknown; both are perception.
+        if SEGMENT_OF[kind] not in sentences and (sentence := _sentence(kind, facts, language, rng)):
+            sentences[SEGMENT_OF[kind]] = sentence
+    return sentences
+
+
+def privileged(record: Record, turn_index: int, rng: np.random.Generator) -> str:
+    """What the teacher is told besides the words: state, trajectory, cause and events in one line, '' if unknown."""
+    language = _language(record)
+    facts = _facts(record, turn_index, language)
+    kinds = ("state", "trajectory", "steady", "cause", "events")
+    sentences = [sentence for kind in kinds if (sentence := _sentence(kind, facts, language, rng))]
+    return ("" if language == "zh" else " ").join(sentences)
+
+
+def provenance(record: Record, turn_index: int) -> dict[str, str]:
+    """Where the labels behind the segments come from: gold, human, model:NAME; 'unstated' where nobody said."""
+    turn = record.turns[turn_index]
+    sources = {}
+    if turn.emotion is not None:
+        sources["state"] = turn.emotion_source or "unstated"
+    if len(_path(record, turn_index)) > 1:
+        earlier = {each.emotion_source or "unstated" for each in record.turns[: turn_index + 1]}
+        sources["trajectory"] = ", ".join(sorted(earlier))
+    if turn.cause is not None:
+        sources["cause"] = turn.cause.source or "unstated"
+    return sources
+
+
+def parse_thinking(text: str) -> dict:
+    """Read a think block of either language back.
+
+    Returns 'valid' (a state is named, every sentence is known, no segment stands twice), 'emotion', 'intensity' and
+    'cause' (None where not said), and 'transcript', 'style' and 'trajectory' (a list of labels).
+    """
+    found: dict = dict.fromkeys(("emotion", "intensity", "cause", "transcript", "style", "trajectory"))
+    seen: set[str] = set()
+    clean = True
+    text = text.strip()
+    while text:
+        for known in KNOWN:
+            match = known.pattern.match(text)
+            facts = _read(known, match.groupdict()) if match else None
+            if facts is not None:
+                segment = SEGMENT_OF[known.kind]
+                clean &= segment not in seen
+                found |= {} if segment in seen else facts
+                seen.add(segment)
+                text = text[match.end() :].lstrip()
+                break
+        else:
+            clean = False
+            text = text[_SENTENCE.match(text).end() or 1 :].lstrip()
+    return {"valid": clean and found["emotion"] is not None} | found
+
+
+def _read(known: Known, slots: dict[str, str | None]) -> dict | None:
+    """The labels behind the words of a sentence; None where a word is no label, so that it is another sentence."""
+    language = known.language
+    match known.kind:
+        case "state":
+            label = label_of_word(slots["emotion"], language) or canonical_emotion(slots["emotion"])
+            intensity = slots["intensity"] and intensity_of_word(slots["intensity"], language)
+            return {"emotion": label, "intensity": intensity} if label else None
+        case "trajectory":
+            words = slots["path"].split(ARROW.strip())
+            labels = [canonical_emotion(word) for word in words]
+            return {"trajectory": labels} if len(labels) > 1 and all(labels) else None
+        case "steady":
+            label = canonical_emotion(slots["emotion"])
+            return {"trajectory": [label]} if label else None
+        case "cause":
+            cause = slots["cause"].strip()
+            return {"cause": cause} if cause else None
+        case "plan":
+            style = style_of_word(slots["style"], language) or canonical_style(slots["style"])
+            return {"style": style} if style else None
+        case _:
+            return {"transcript": slots.get("transcript")}
+
+
+def _language(record: Record) -> str:
+    return "zh" if record.language == "zh" else "en"
+
+
+def _sentence(kind: str, facts: dict[str, str], language: str, rng: np.random.Generator) -> str:
+    """A drawn paraphrase, or '' where what it needs is unknown."""
+    needed = {
+        "perceive": "transcript", "voice": "heard", "state": "emotion", "trajectory": "path", "steady": "steady",
+        "cause": "cause", "plan": "style", "events": "events",
+    }  # fmt: skip
+    if needed[kind] not in facts:
+        return ""
+    pool = POOLS[language][kind]
+    return fill(pool[int(rng.integers(len(pool)))], facts)
+
+
+def _facts(record: Record, turn_index: int, language: str) -> dict[str, str]:
+    """Slot -> words of everything that is known of a turn."""
+    turn = record.turns[turn_index]
+    facts = _heard(turn, language)
+    if turn.emotion is not None:
+        facts["emotion"] = emotion_word(turn.emotion, language)
+        if turn.intensity is not None:
+            facts["intensity"] = intensity_word(turn.intensity, language)
+    path = _path(record, turn_index)
+    if len(path) > 1:
+        # Said of the whole dialogue, so 'emotion' here is the last of its path.
+        facts["path" if len(set(path)) > 1 else "steady"] = ARROW.join(emotion_word(label, language) for label in path)
+    if turn.cause is not None and (cause := _quotable(turn.cause.text, language)):
+        facts["cause"] = cause
+    if turn.response_emotion is not None:
+        facts["style"] = style_word(turn.response_emotion, language)
+    return facts
+
+
+def _heard(turn: Turn, language: str) -> dict[str, str]:
+    """What can be heard: words, tone, other sounds."""
+    facts = {}
+    transcript = _quotable(without_events(turn.text), language)
+    if transcript and len(transcript) <= LONGEST_TRANSCRIPT[language]:
+        facts["transcript"] = transcript
+    if turn.tone and (tone := _plain(turn.tone)):
+        facts["tone"] = tone
+        facts["manner"] = _manner(tone, language)
+    events = [_plain(event) for event in turn.events]
+    if language == "zh":
+        events = [_CHINESE_EVENTS.get(event.lower(), event) for event in events]
+    if events := [event for event in dict.fromkeys(events) if event]:
+        facts["events"] = "、".join(events) if language == "zh" else " and ".join(events)
+    if "tone" in facts or "events" in facts:
+        facts["heard"] = ""
+    return facts
+
+
+def _manner(tone: str, language: str) -> str:
+    if language == "zh":
+        return f"用{tone}" if tone.endswith(_VOICE_ENDINGS) else f"用{tone}的语气"
+    return f" in {tone}" if re.match(r"an? ", tone) else f", sounding {tone}"
+
+
+def _path(record: Record, turn_index: int) -> list[str]:
+    """The user's emotions up to a turn; empty where one of them is unknown."""
+    labels = [turn.emotion for turn in record.turns[: turn_index + 1]]
+    return [] if None in labels else labels
+
+
+def _quotable(text: str, language: str) -> str:
+    """Text that can stand in the quotation marks of a language, on one line."""
+    text = " ".join(text.split())
+    return text.replace("“", "‘").replace("”", "’") if language == "zh" else text.replace('"', "'")
+
+
+def _plain(text: str) -> str:
+    """A phrase that can stand in a sentence: without quotation marks and full stops."""
+    return " ".join(re.sub(r'["“”.。]+', " ", text).split())
+
+
+def _filled_template(template: str, facts: dict[str, str]) -> str:
+    """A record's own template with its slots filled, '' where one is unknown."""
+    slots = {"response_emotion": facts.get("style")} | facts
+    names = re.findall(r"\{(\w+)\}", template)
+    if any(slots.get(name) is None for name in names):
+        return ""
+    return re.sub(r"\{(\w+)\}", lambda slot: slots[slot[1]], template)

@@ -1,0 +1,135 @@
+"""The sentences of a think block: pools of paraphrases, and patterns made of the same pools that read them back.
+
+Short sentences, so that a small model learns them. Slots stand in braces; what stands in brackets is left out when its
+slots are unknown.
+"""
+
+import re
+from dataclasses import dataclass
+
+SEGMENTS = ("perceive", "state", "trajectory", "cause", "plan")
+
+# The two languages' pools: kind of sentence -> paraphrases. 'steady' is a trajectory without a change.
+POOLS = {
+    "en": {
+        "perceive": (
+            'The user says "{transcript}"[{manner}][, with {events}].',
+            'I hear "{transcript}"[{manner}][, with {events}].',
+            'The words are "{transcript}"[{manner}][, with {events}].',
+        ),
+        "voice": (
+            "The user speaks[{manner}][, with {events}].",
+            "I hear the user[{manner}][, with {events}].",
+        ),
+        "state": (
+            "The user feels {emotion}[ ({intensity})].",
+            "The user is {emotion}[ ({intensity})].",
+            "I sense they are {emotion}[ ({intensity})].",
+        ),
+        "trajectory": ("Their emotion moved {path}.", "The emotion went {path}.", "The feelings so far are {path}."),
+        "steady": ("Their emotion stayed {emotion}.", "The emotion is still {emotion}."),
+        "cause": ('This is because of "{cause}".', 'The cause is "{cause}".', 'The reason is "{cause}".'),
+        "plan": (
+            "I should answer in a {style} tone.",
+            "I will reply in a {style} tone.",
+            "I choose a {style} tone.",
+        ),
+        "events": ("There is {events}.", "The user makes the sound of {events}."),
+    },
+    "zh": {
+        "perceive": (
+            "用户[{manner}]说“{transcript}”[，伴有{events}]。",
+            "我听到用户[{manner}]说“{transcript}”[，伴有{events}]。",
+            "对方[{manner}]说“{transcript}”[，伴有{events}]。",
+        ),
+        "voice": ("用户[{manner}]说话[，伴有{events}]。", "我听到用户[{manner}]说话[，伴有{events}]。"),
+        "state": (
+            "用户感到{emotion}[（{intensity}）]。",
+            "用户现在{emotion}[（{intensity}）]。",
+            "我感觉用户{emotion}[（{intensity}）]。",
+        ),
+        "trajectory": ("情绪变化是{path}。", "情绪经历了{path}。", "到现在的情绪是{path}。"),
+        "steady": ("情绪一直是{emotion}。", "情绪还是{emotion}。"),
+        "cause": ("这是因为“{cause}”。", "原因是“{cause}”。", "起因是“{cause}”。"),
+        "plan": ("我应该用{style}的语气回答。", "我要用{style}的语气回应。", "我选择{style}的语气。"),
+        "events": ("可以听到{events}。", "用户发出{events}。"),
+    },
+}
+SEGMENT_OF = {
+    "perceive": "perceive", "voice": "perceive", "events": "perceive", "state": "state", "trajectory": "trajectory",
+    "steady": "trajectory", "cause": "cause", "plan": "plan",
+}  # fmt: skip
+ARROW = " -> "
+# Free causes, as a model may word them without quotation marks.
+_FREE_CAUSES = {
+    "en": r"(?:This is because(?: of)?|The cause is|The reason is) (?P<cause>[^\"\n]+?)[.!?](?=\s|$)",
+    "zh": r"(?:这是因为|原因是|起因是)(?P<cause>[^“”\n]+?)[。！？]",
+}
+# What may stand in a slot; quoted slots hold anything but their quotation marks.
+_SLOTS = {
+    "en": {
+        "transcript": r'[^"\n]*',
+        "cause": r'[^"\n]+',
+        "manner": r'(?: in |, sounding )[^".\n]+?',
+        "events": r'[^".\n]+?',
+        "intensity": "slight|moderate|strong",
+        "*": r'[^".()\n]+?',
+    },
+    "zh": {
+        "transcript": r"[^“”\n]*",
+        "cause": r"[^“”\n]+",
+        "manner": r"用[^“”。\n]+?",
+        "events": r"[^“”。\n]+?",
+        "intensity": "轻微|中等|强烈",
+        "*": r"[^“”。（）\n]+?",
+    },
+}
+_PART = re.compile(r"\[([^\[\]]*)\]|([^\[\]]+)")
+_SLOT = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Known:
+    """One kind of sentence of one language and the pattern that reads it."""
+
+    kind: str
+    language: str
+    pattern: re.Pattern
+
+
+def fill(template: str, facts: dict[str, str]) -> str:
+    """A paraphrase with its slots filled; optional parts whose slots are unknown are left out."""
+    text = ""
+    for optional, fixed in _PART.findall(template):
+        part = optional or fixed
+        if fixed or all(name in facts for name in _SLOT.findall(part)):
+            text += _SLOT.sub(lambda slot: facts[slot[1]], part)
+    if "style" in facts:
+        text = re.sub(r"\ba (?=[aeiou]\w+ tone)", "an ", text)
+    return text
+
+
+def _pattern(template: str, language: str) -> str:
+    """The regular expression of one paraphrase."""
+    slots = _SLOTS[language]
+    pattern = ""
+    for optional, fixed in _PART.findall(template):
+        pieces = _SLOT.split(optional or fixed)
+        part = "".join(
+            f"(?P<{piece}>{slots.get(piece, slots['*'])})" if number % 2 else re.escape(piece)
+            for number, piece in enumerate(pieces)
+        )
+        pattern += part if fixed else f"(?:{part})?"
+    return pattern.replace(r"\ a\ (?P<style>", r"\ an?\ (?P<style>")
+
+
+def _known() -> tuple[Known, ...]:
+    sentences = []
+    for language, pools in POOLS.items():
+        for kind, templates in pools.items():
+            sentences += [Known(kind, language, re.compile(_pattern(template, language))) for template in templates]
+        sentences.append(Known("cause", language, re.compile(_FREE_CAUSES[language])))
+    return tuple(sentences)
+
+
+KNOWN = _known()
