@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -186,3 +187,33 @@ def _what_else(folder: Path) -> str:
         return " but PyTorch .bin files, which are not read: load it with transformers and save_pretrained it once"
     found = sorted(path.name for path in folder.glob("*.safetensors"))
     return f"; it holds {_listed(found)}: name the file itself" if found else ""
+
+
+def check_tensors(
+    source: TensorSource, expected: Mapping[str, tuple[int, ...]], *, where: str, ignore: str = r"(?!)"
+) -> None:
+    """Raise an InteropError that lists every missing, mis-shaped and unexpected tensor of a source.
+
+    Args:
+        source: what is there.
+        expected: {name: shape} of what must be there.
+        where: of the source, for the message.
+        ignore: full-match pattern of names that may be there or not.
+    """
+    there = set(source.names())
+    missing = [f"  missing: {name} {shape}" for name, shape in expected.items() if name not in there]
+    shaped = [
+        f"  wrong shape: {name} is {source.shape(name)}, must be {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in there and source.shape(name) != tuple(shape)
+    ]
+    unexpected = [
+        f"  unexpected: {name} {source.shape(name)}"
+        for name in sorted(there - set(expected))
+        if not re.fullmatch(ignore, name)
+    ]
+    if missing or shaped or unexpected:
+        raise InteropError(
+            f"{where}: the tensors do not fit the configuration: {len(missing)} missing, {len(shaped)} of a wrong "
+            f"shape, {len(unexpected)} unexpected\n" + "\n".join([*missing, *shaped, *unexpected])
+        )
