@@ -217,6 +217,7 @@ class _Parser:
             self.fail("no_codec", "has units but no ieat_meta.codec that says which codec they are of")
         if codec is not None and (missing := [name for name in IDENTITY_FIELDS if name not in codec]):
             self.fail("missing_key", f"ieat_meta.codec lacks {', '.join(missing)}")
+        self.unit_range(turns, codec)
         return Record(
             dialogue_id=dialogue_id,
             turns=turns,
@@ -226,6 +227,13 @@ class _Parser:
             codec=codec,
             raw=value | {"turns": None},  # the turns carry their own
         )
+
+    def unit_range(self, turns: tuple[Turn, ...], codec: dict | None) -> None:
+        for turn in turns:
+            if turn.units is not None and len(turn.units):
+                size = self.get(codec, "vocab_size", int, "ieat_meta.codec.", required=True)
+                if (highest := int(turn.units.max())) >= size:
+                    self.fail("unit_range", f"turn {turn.turn_id}: unit {highest}, but the codec has {size}")
 
     def turn(self, value: Any, number: int) -> Turn:
         if not isinstance(value, dict):

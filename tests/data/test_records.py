@@ -186,6 +186,14 @@ BAD = {
     "negative unit": (bad_turn(ieat={"response": {"units": [-1]}}), "wrong_type"),
     "fraction unit": (bad_turn(ieat={"response": {"units": [1.5]}}), "wrong_type"),
     "huge unit": (bad_turn(ieat={"response": {"units": [2**40]}}), "wrong_type"),
+    "unit beyond the codec": (
+        line(turns=[turn(ieat={"response": {"units": [258]}})], ieat_meta={"codec": CODEC}),
+        "unit_range",
+    ),
+    "codec without size": (
+        line(turns=[turn(ieat={"response": {"units": [1]}})], ieat_meta={"codec": CODEC | {"vocab_size": "9"}}),
+        "wrong_type",
+    ),
     "half a codec": (line(ieat_meta={"codec": {"name": "x"}}), "missing_key"),
     "language": (line(ieat_meta={"language": 3}), "wrong_type"),
     "windows path": (bad_turn(split_audio_file="audio\\a.wav"), "bad_path"),

@@ -1,0 +1,249 @@
+"""Prepare data for training; nothing is downloaded, recordings are never copied.
+
+    python -m ieat_jax.prepare demo --out data/demo --hours 0.5
+    python -m ieat_jax.prepare codec --records data/demo/train.jsonl --out data/codec
+    python -m ieat_jax.prepare units --records data/demo/*.jsonl --codec data/codec --out data/units
+    python -m ieat_jax.prepare tokenizer --records data/demo/*.jsonl --out data/tokenizer
+    python -m ieat_jax.prepare check --records data/units/train.jsonl --audio-root data/demo
+    python -m ieat_jax.prepare emodb --source emodb/wav --out data/emodb
+
+Exit codes: 0 done, 1 more bad records than accepted, 2 wrong arguments or unusable input.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from ieat_jax.data.quarantine import Quarantine, QuarantineError
+from ieat_jax.errors import UserError
+
+QUARANTINE_FILE = "quarantine.jsonl"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ieat_jax.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo", help="make the demo corpus: spoken dialogues from templates")
+    demo.add_argument("--out", required=True, type=Path, help="a new folder")
+    demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument("--hours", type=float, default=1.0, help="of distinct audio (default: 1)")
+    demo.add_argument("--text-dialogues", type=int, default=4000, help="dialogues without audio (default: 4000)")
+    demo.add_argument("--workers", type=int, help="processes that speak (default: all cores)")
+    emodb = commands.add_parser("emodb", help="records of Emo-DB, split by speaker")
+    emodb.add_argument("--source", required=True, type=Path, help="folder of the wav files")
+    emodb.add_argument("--out", required=True, type=Path, help="folder for train, validation and test.jsonl")
+    codec = commands.add_parser("codec", help="train a unit codec on the replies of records (one speaker)")
+    _records(codec, several=False)
+    codec.add_argument("--out", required=True, type=Path, help="folder of the codec")
+    codec.add_argument("--codes", type=int, default=4096, help="size of the unit vocabulary (default: 4096)")
+    codec.add_argument("--minutes", type=float, default=25.0, help="most speech to train on (default: 25)")
+    codec.add_argument("--seed", type=int, default=0)
+    _share(codec)
+    units = commands.add_parser("units", help="write records with the speech units of their replies")
+    _records(units, several=True)
+    units.add_argument("--codec", required=True, type=Path, help="folder of `prepare codec`, or a CosyVoice .onnx")
+    units.add_argument("--out", required=True, type=Path, help="folder for files of the same names")
+    units.add_argument("--workers", type=int, help="processes that encode (default: all cores)")
+    _share(units)
+    tokenizer = commands.add_parser("tokenizer", help="train a tokenizer on everything written in records")
+    _records(tokenizer, several=True, audio=False)
+    tokenizer.add_argument("--out", required=True, type=Path, help="folder for tokenizer.json")
+    tokenizer.add_argument("--vocab-size", type=int, default=2048, help="at most (default: 2048)")
+    check = commands.add_parser("check", help="validate every line and audio file; a JSON line per bad record")
+    _records(check, several=False)
+    check.add_argument("--max-seconds", type=float, default=60.0, help="longest audio that is accepted (default: 60)")
+    _share(check)
+    return parser
+
+
+def _records(parser: argparse.ArgumentParser, *, several: bool, audio: bool = True) -> None:
+    parser.add_argument(
+        "--records", required=True, type=Path, nargs="+" if several else None, help="JSONL of dialogues", metavar="FILE"
+    )
+    if audio:
+        parser.add_argument("--audio-root", type=Path, help="folder audio paths start from (default: the records')")
+
+
+def _share(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-bad-share", type=float, default=0.001, help="share of bad records that is accepted (default: 0.001)"
+    )
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """`prepare demo`."""
+    from ieat_jax.data.demo import build_demo
+
+    started = time.perf_counter()
+    summary = build_demo(
+        arguments.out,
+        seed=arguments.seed,
+        hours=arguments.hours,
+        text_dialogues=arguments.text_dialogues,
+        workers=arguments.workers,
+    )
+    for split, figures in summary["splits"].items():
+        minutes = figures["user_minutes"] + figures["reply_minutes"]
+        print(f"{split}: {figures['dialogues']} dialogues, {figures['turns']} turns, {minutes:.1f} min")
+    hours, seconds = summary["hours"], time.perf_counter() - started
+    print(f"wrote {arguments.out}: {hours:.2f} h of distinct audio in {seconds:.0f} s; see its README.md")
+    return 0
+
+
+def emodb(arguments: argparse.Namespace) -> int:
+    """`prepare emodb`."""
+    from ieat_jax.data.importers.emodb import import_emodb
+    from ieat_jax.data.records import write_records
+
+    for split, records in import_emodb(arguments.source).items():
+        path = arguments.out / f"{split}.jsonl"
+        print(f"wrote {path}: {write_records(path, records)} recordings")
+    print(f"their audio paths start from {arguments.source}: give it as --audio-root")
+    return 0
+
+
+def codec(arguments: argparse.Namespace) -> int:
+    """`prepare codec`."""
+    from ieat_jax.data.records import read_records
+    from ieat_jax.data.unit_extraction import reply_files, train_on_replies
+
+    started = time.perf_counter()
+    quarantine = Quarantine(arguments.max_bad_share, arguments.out / QUARANTINE_FILE)
+    records = read_records(arguments.records, quarantine=quarantine)
+    trained, figures = train_on_replies(
+        reply_files(records),
+        arguments.audio_root or arguments.records.parent,
+        quarantine,
+        codes=arguments.codes,
+        minutes=arguments.minutes,
+        seed=arguments.seed,
+    )
+    quarantine.check()
+    trained.save(arguments.out)
+    print(f"wrote {arguments.out}: {json.dumps(trained.identity())}, {time.perf_counter() - started:.0f} s")
+    if figures:
+        listed = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
+        print(f"analysis-resynthesis of replies that it was not trained on: {listed}")
+    return 0
+
+
+def units(arguments: argparse.Namespace) -> int:
+    """`prepare units`."""
+    from ieat_jax.audio.codec import load_codec
+    from ieat_jax.data.records import read_records, write_records
+    from ieat_jax.data.unit_extraction import add_units, encode_files, reply_files
+
+    started = time.perf_counter()
+    identity = load_codec(arguments.codec).identity()
+    quarantine = Quarantine(arguments.max_bad_share, arguments.out / QUARANTINE_FILE)
+    targets = _targets(arguments.records, arguments.out)
+    by_root: dict[Path, list[Path]] = {}
+    for path in arguments.records:
+        by_root.setdefault((arguments.audio_root or path.parent).resolve(), []).append(path)
+    written = {}
+    encoded = ids = 0
+    for root, paths in by_root.items():
+        read = {path: read_records(path, quarantine=quarantine) for path in paths}
+        files = reply_files(record for records in read.values() for record in records)
+        found = {}
+        for number, (file, result) in enumerate(
+            encode_files(files, root, arguments.codec, workers=arguments.workers), 1
+        ):
+            found[file] = result
+            if number % 1000 == 0 or number == len(files):
+                print(f"{number} of {len(files)} replies encoded", file=sys.stderr)
+        encoded += len(files)
+        ids += sum(len(result) for result in found.values() if not isinstance(result, UserError))
+        for path, records in read.items():
+            quarantine.expect(len(records))
+            written[targets[path]] = add_units(records, found, identity, quarantine, where=str(path))
+    quarantine.check()
+    for path, records in written.items():
+        print(f"wrote {path}: {write_records(path, records)} dialogues")
+    seconds = time.perf_counter() - started
+    print(f"{encoded} replies, {ids} units ({ids / identity['rate'] / 60:.1f} min of speech) in {seconds:.0f} s")
+    _report(quarantine)
+    return 0
+
+
+def _targets(paths: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """Where each file's records go: the same name in `out`."""
+    for name, count in Counter(path.name for path in paths).items():
+        if count > 1:
+            raise UserError(f"units: {count} of the --records are named {name}; run them one by one")
+    targets = {path: out / path.name for path in paths}
+    for path, target in targets.items():
+        if target.resolve() == path.resolve():
+            raise UserError(f"units: --out {out} would overwrite {path}; choose another folder")
+    return targets
+
+
+def _report(quarantine: Quarantine) -> None:
+    """Say what was left out."""
+    if quarantine:
+        counts = ", ".join(f"{count} x {code}" for code, count in quarantine.summary().items())
+        print(f"left out {len(quarantine)} of {quarantine.total} records ({counts}); see {quarantine.path}")
+
+
+def tokenizer(arguments: argparse.Namespace) -> int:
+    """`prepare tokenizer`."""
+    from ieat_jax.data.records import read_records
+    from ieat_jax.data.tokenizer_texts import tokenizer_texts
+    from ieat_jax.text.tokenizer import train_tokenizer
+
+    records = [record for path in arguments.records for record in read_records(path)]
+    trained = train_tokenizer(tokenizer_texts(records), arguments.vocab_size)
+    trained.save(arguments.out)
+    print(f"wrote {arguments.out}: {trained.vocab_size} tokens from {len(records)} dialogues")
+    return 0
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """`prepare check`: problems go to stdout as JSON lines, the summary to stderr."""
+    from ieat_jax.data.check import ALWAYS_FATAL, check_manifest
+
+    quarantine = Quarantine(arguments.max_bad_share)
+    root = arguments.audio_root or arguments.records.parent
+    for line, problems in check_manifest(arguments.records, root, max_seconds=arguments.max_seconds):
+        quarantine.expect(1)
+        if not problems:
+            continue
+        worst = next((problem for problem in problems if problem.code in ALWAYS_FATAL), problems[0])
+        quarantine.note(f"{arguments.records}:{line}", worst.code, f"line {line}: {worst.message}")
+        report = {"file": str(arguments.records), "line": line, "dialogue_id": worst.dialogue_id, "code": worst.code}
+        report |= {"problems": [problem.message for problem in problems]}
+        print(json.dumps(report), flush=True)
+    counts = quarantine.summary()
+    listed = ", ".join(f"{count} x {code}" for code, count in counts.items())
+    bad = f"{len(quarantine)} bad ({listed})" if counts else "all good"
+    print(f"{arguments.records}: {quarantine.total} records, {bad}", file=sys.stderr)
+    if fatal := [code for code in counts if code in ALWAYS_FATAL]:
+        print(f"error: {', '.join(fatal)} is never accepted, however few they are", file=sys.stderr)
+        return 1
+    quarantine.check()
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    command = {
+        "demo": demo, "emodb": emodb, "codec": codec, "units": units, "tokenizer": tokenizer, "check": check,
+    }[arguments.command]  # fmt: skip
+    try:
+        return command(arguments)
+    except QuarantineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    from ieat_jax.cli import run
+
+    run(main)
