@@ -13,7 +13,7 @@ ROLES = ("system\n", "user\n", "assistant\n", "\n\n", "You are a helpful assista
 
 
 def tokenizer_texts(records: Iterable[Record], *, seed: int = 0) -> Iterator[str]:
-    """Transcripts, replies, think blocks and what a teacher is told of all records; then every sentence of the pools."""
+    """Transcripts, replies, think blocks, what a teacher is told of all records; then every sentence of the pools."""
     rng = np.random.default_rng(seed)
     yield from ROLES
     for record in records:

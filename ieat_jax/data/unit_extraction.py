@@ -169,7 +169,8 @@ def add_units(
             else:
                 found[turn.turn_id] = result
         if bad is not None:
-            quarantine.note(record.dialogue_id, bad.code, f"{where}: {record.dialogue_id}: {bad}")
+            name = f"{where}: {record.dialogue_id}"
+            quarantine.note(name, bad.code, f"{name}: {bad}")
         else:
             kept.append(with_units(record, found, identity) if found else record)
     return kept
