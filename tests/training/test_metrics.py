@@ -1,0 +1,115 @@
+import io
+import json
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ieat_jax.training import metrics
+from ieat_jax.training.metrics import MetricWriter, Throughput, format_metrics, reduce_parts
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_parts_become_means_and_unmeasured_ones_are_left_out():
+    parts = {"loss/write": (jnp.float32(6.0), jnp.int32(4)), "loss/think": (jnp.float32(0), 0.0), "x": (3, 2)}
+    assert reduce_parts(parts) == {"loss/write": 1.5, "x": 1.5}
+
+
+def test_one_line_per_write_on_the_console_and_in_the_file(tmp_path, capsys):
+    with MetricWriter(tmp_path, total_steps=20) as writer:
+        values = writer.write(10, {"grad_norm": jnp.float32(0.5), "bad": np.nan}, {"loss": (3.0, 2.0)})
+        writer.advance(11)
+        writer.write(20, {"tokens_per_second": 123456.7})
+        writer.print("done")
+    assert values["loss"] == 1.5
+    assert lines(tmp_path) == [
+        {"step": 10, "loss": 1.5, "grad_norm": 0.5, "bad": None},  # NaN is not JSON
+        {"step": 20, "tokens_per_second": 123456.7},
+    ]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == ["step 10/20  loss 1.5  grad_norm 0.5  bad nan", "step 20/20  tokens_per_second 123,457", "done"]
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path):
+    with MetricWriter(tmp_path, total_steps=20, console=False) as writer:
+        writer.write(10, {"loss": 1.25})
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert scalars(events) == [("loss", 10, 1.25)]
+
+
+def scalars(path):
+    """(tag, step, value) of an event file: TFRecords of Event messages."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    data, at, found = path.read_bytes(), 0, []
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 8], "little")
+        event = Event.FromString(data[at + 12 : at + 12 + size])
+        found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+        at += 12 + size + 4
+    return found
+
+
+def test_resuming_drops_later_lines_and_one_that_was_cut(tmp_path):
+    with MetricWriter(tmp_path, total_steps=50, console=False) as writer:
+        for step in (10, 20, 30):
+            writer.write(step, {"loss": step})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 15, "lo')
+    with MetricWriter(tmp_path, total_steps=50, start_step=20, console=False) as writer:
+        writer.write(30, {"loss": -1})
+    assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(10, 10), (20, 20), (30, -1)]
+    with MetricWriter(tmp_path, total_steps=50, console=False) as writer:
+        assert lines(tmp_path) == []
+
+
+def test_a_terminal_gets_a_progress_bar(tmp_path, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    with MetricWriter(tmp_path, total_steps=20, start_step=4) as writer:
+        writer.write(10, {"loss": 1.5})
+        writer.advance(10)
+    assert "step 10/20  loss 1.5" in terminal.getvalue()
+    assert "10/20" in terminal.getvalue().split("loss 1.5")[1]
+
+
+def test_only_process_0_writes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(metrics.jax, "process_index", lambda: 1)
+    with MetricWriter(tmp_path / "run", total_steps=20) as writer:
+        assert writer.write(10, {}, {"loss": (3.0, 2.0)}) == {"loss": 1.5}
+        writer.advance(11)
+        writer.print("hello")
+    assert not (tmp_path / "run").exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_throughput_divides_the_time_of_a_step():
+    throughput = Throughput()
+    assert throughput.report() == {}
+    for _ in range(2):
+        with throughput.data():
+            time.sleep(0.02)
+        time.sleep(0.03)
+        throughput.step(jnp.int32(100), 2.0)
+    with throughput.pause():
+        time.sleep(0.2)
+    report = throughput.report()
+    assert report["data_seconds"] == pytest.approx(0.02, abs=0.015)
+    assert 0.03 <= report["compute_seconds"] < 0.09
+    assert report["step_seconds"] == pytest.approx(report["data_seconds"] + report["compute_seconds"])
+    assert report["tokens_per_second"] == pytest.approx(100 / report["step_seconds"])
+    assert report["audio_seconds_per_second"] == pytest.approx(2 / report["step_seconds"])
+    assert throughput.report() == {}
+
+
+def test_numbers_read_well():
+    assert format_metrics({"a": 0.00012345, "b": 12.0, "c": 98765.4, "d": float("inf")}) == (
+        "a 0.0001234  b 12  c 98,765  d inf"
+    )
