@@ -267,21 +267,22 @@ def test_smollm2_continues_a_chat_as_torch_does():
     chat = ChatFormat(tokenizer, False, "You are a helpful AI assistant named SmolLM, trained by Hugging Face")
     prompt = [*chat.system(), *chat.user_open, *tokenizer.encode("My dog died yesterday and I feel so alone.")]
     prompt += chat.user_close
+    reply = tokenizer.encode(
+        "I'm so sorry to hear that your dog has passed away. It's completely understandable to feel lost in the midst "
+        "of a difficult time, especially when it's a loss that's"
+    )
+    tokens = np.asarray([[*prompt, *reply]], np.int32)
     with torch.device("meta"):
         theirs = transformers.LlamaForCausalLM(
             transformers.LlamaConfig(**huggingface_config(llm.config, max_positions=8192))
         )
-    theirs.load_state_dict(
-        {name: torch.from_numpy(array) for name, array in to_huggingface(named, config)}, assign=True, strict=False
-    )
+    state = {name: torch.from_numpy(array) for name, array in to_huggingface(named, config)}
+    theirs.load_state_dict(state, assign=True, strict=False)
     theirs.tie_weights()
     theirs.model.rotary_emb = type(theirs.model.rotary_emb)(theirs.config)
-    continued = theirs.eval().generate(
-        torch.tensor([prompt]), max_new_tokens=32, min_new_tokens=32, do_sample=False, pad_token_id=chat.end_of_turn
-    )[0].numpy()  # fmt: skip
-    # One forward over the finished text: where every prefix gives the next token, greedy decoding gives the text.
-    ours = logits(config, named, continued[None].astype(np.int32))[0]
-    np.testing.assert_array_equal(ours[len(prompt) - 1 : -1].argmax(-1), continued[len(prompt) :])
-    assert len(continued) == len(prompt) + 32
-    assert np.abs(ours - torch_logits(theirs, continued[None])[0]).max() <= 1e-3
-    assert "sorry" in tokenizer.decode(continued[len(prompt) :])
+    # One forward over the finished text: where every prefix's best token is the next, greedy decoding gives this text.
+    expected, ours = torch_logits(theirs.eval(), tokens)[0], logits(config, named, tokens)[0]
+    assert len(reply) == 36
+    for scores in (expected, ours):
+        np.testing.assert_array_equal(scores[len(prompt) - 1 : -1].argmax(-1), reply)
+    assert np.abs(ours - expected).max() <= 1e-3
