@@ -1,0 +1,70 @@
+"""Train a stage: `python -m ieat_jax.train --config configs/demo.py:align --workdir runs/align`.
+
+Any field of the configuration is set by `--config.FIELD=VALUE`, e.g. `--config.train.steps=100`. A run that was stopped
+goes on when the same command is given again. `--show-config` prints the configuration and ends.
+"""
+
+import argparse
+import os
+import sys
+
+# Set by TPU pods, multislice and Slurm: jax.distributed finds the rest by itself.
+CLUSTER_VARIABLES = ("TPU_WORKER_HOSTNAMES", "MEGASCALE_COORDINATOR_ADDRESS", "SLURM_JOB_ID")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ieat_jax.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="recipe with get_config(arg)")
+    parser.add_argument("--workdir", help="folder of the run: checkpoints, metrics, everything that its use needs")
+    parser.add_argument("--show-config", action="store_true", help="print the configuration and end")
+    return parser
+
+
+def initialise_distributed() -> None:
+    """Join the other processes where this is one of several: a TPU pod, Slurm, or IEAT_COORDINATOR by hand.
+
+    By hand: IEAT_COORDINATOR=host:port, IEAT_NUM_PROCESSES, IEAT_PROCESS_ID (what `launch/local.sh` sets).
+    """
+    import jax
+
+    if os.environ.get("IEAT_COORDINATOR"):
+        jax.distributed.initialize(
+            os.environ["IEAT_COORDINATOR"],
+            num_processes=int(os.environ["IEAT_NUM_PROCESSES"]),
+            process_id=int(os.environ["IEAT_PROCESS_ID"]),
+        )
+    elif any(
+        os.environ.get(name) for name in ("TPU_WORKER_HOSTNAMES", "SLURM_JOB_ID", "MEGASCALE_COORDINATOR_ADDRESS")
+    ):
+        jax.distributed.initialize()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0 when done, 75 when asked to leave early (start again to go on)."""
+    arguments, overrides = _parser().parse_known_args(argv)
+    from ieat_jax.config import load_config, to_json
+    from ieat_jax.errors import UserError
+
+    config = load_config(arguments.config, overrides)
+    if arguments.show_config:
+        print(to_json(config), end="")
+        return 0
+    if not arguments.workdir:
+        raise UserError("--workdir is missing: the folder where the run shall be, e.g. --workdir runs/align")
+    initialise_distributed()
+    from ieat_jax.training.loop import train
+
+    result = train(config, arguments.workdir)
+    return 75 if result.preempted else 0
+
+
+if __name__ == "__main__":
+    from ieat_jax.cli import run
+
+    sys.stdout.reconfigure(line_buffering=True)
+    run(main)

@@ -1,0 +1,166 @@
+"""A run's first parameters: from an earlier stage, from public weights, by copy, and the declared rest at random.
+
+Loading comes first, then only what is missing is initialised. A parameter that is neither loaded nor declared new is an
+error that names it, because a model that quietly starts from random numbers looks like a model that learns badly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from ieat_jax.errors import UserError
+from ieat_jax.model.config import ModelConfig
+from ieat_jax.model.lora import merge_lora
+from ieat_jax.model.paths import map_named, named_leaves
+from ieat_jax.model.unified import build_model
+
+
+class InitError(UserError):
+    """Parameters that can not be started from what the config names."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Handover:
+    """Where every parameter came from, by name."""
+
+    loaded: dict[str, str]  # parameter -> source
+    copied: dict[str, str]  # parameter -> the parameter that it began as
+    new: tuple[str, ...]  # random
+    left_over: tuple[str, ...]  # in the sources, but not in this model
+
+    def as_dict(self) -> dict[str, Any]:
+        """For handover.json."""
+        return dataclasses.asdict(self)
+
+    def summary(self) -> str:
+        """A few lines: counts per part of the model."""
+        lines = []
+        for source in dict.fromkeys(self.loaded.values()):
+            lines.append(f"loaded from {source}: {_parts(n for n, s in self.loaded.items() if s == source)}")
+        if self.copied:
+            lines.append(f"copied within the model: {_parts(self.copied)}")
+        lines.append(f"new (random): {_parts(self.new) if self.new else 'nothing'}")
+        if self.left_over:
+            lines.append(f"left over (not in this model): {_parts(self.left_over)}")
+        return "\n".join(lines)
+
+
+def _parts(names: Iterable[str]) -> str:
+    """'listen.encoder (12), think (9)'."""
+    counts: dict[str, int] = {}
+    for name in names:
+        part = ".".join(name.split(".")[: 2 if name.startswith(("listen.", "emotion.")) else 1])
+        part += " LoRA" if ".lora_" in name else ""
+        counts[part] = counts.get(part, 0) + 1
+    return ", ".join(f"{part} ({count})" for part, count in counts.items())
+
+
+def initialise(config: Any, model_config: ModelConfig, mesh: Mesh | None, earlier: Any = None) -> tuple[Any, Handover]:
+    """The model with its first parameters, laid over the mesh in use, and the report of where they came from.
+
+    `earlier`: the run at `config.init.checkpoint`, already loaded onto the same mesh.
+
+    Raises:
+        InitError: a parameter is missing and not declared in `config.init.allow_new`, or has another shape.
+        UserError: weights that can not be read.
+    """
+    key = jax.random.key(config.seed)
+    build = functools.partial(build_model, model_config)
+    abstract = jax.eval_shape(build, key)
+    wanted = named_leaves(abstract)
+    found: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    left_over: list[str] = []
+    for source, weights in _sources(config, model_config, earlier):
+        for name, value in weights:
+            if name not in wanted:
+                left_over.append(name)
+                continue
+            if tuple(value.shape) != wanted[name].shape:
+                raise InitError(
+                    f"{name} from {source} has shape {tuple(value.shape)}, config.model wants {wanted[name].shape}; "
+                    "set the sizes of config.model to those of the weights"
+                )
+            found[name], sources[name] = _place(value, wanted[name], mesh), source
+    copied = _copy_write_to_speak(config, wanted, found)
+    missing = [name for name in wanted if name not in found]
+    if sources:
+        undeclared = [n for n in missing if not any(re.fullmatch(p, n) for p in config.init.allow_new)]
+        if undeclared:
+            raise InitError(
+                f"{', '.join(undeclared[:20])}{f' and {len(undeclared) - 20} more' if len(undeclared) > 20 else ''}: "
+                f"neither in {', '.join(dict.fromkeys(sources.values()))} nor declared new; "
+                "add a regex to config.init.allow_new if they are to start from random numbers"
+            )
+    if missing:
+        # The whole model is traced, but only the missing leaves are computed.
+        new = jax.jit(lambda key: {name: leaf for name, leaf in named_leaves(build(key)).items() if name in missing})(
+            key
+        )
+        found |= new
+    model = map_named(lambda name, _: found[name], abstract)
+    return model, Handover(sources, copied, tuple(missing), tuple(left_over))
+
+
+def _sources(config: Any, model_config: ModelConfig, earlier: Any) -> Iterable[tuple[str, Any]]:
+    """(name of the source, (parameter name, array) pairs), later ones winning: public weights over the checkpoint's."""
+    if earlier is not None:
+        model = earlier.model
+        if earlier.model_config.lora.rank and not model_config.lora.rank:
+            model = jax.jit(merge_lora)(model)
+        yield f"{earlier.path} step {earlier.step}", named_leaves(model).items()
+    if config.init.whisper:
+        from ieat_jax.interop.whisper import load_whisper
+
+        whisper = load_whisper(config.init.whisper)
+        _same_sizes(config.init.whisper, whisper.config, model_config.listen.encoder, "config.model.listen.encoder")
+        yield config.init.whisper, whisper.weights()
+    if config.init.llm:
+        from ieat_jax.interop.llm import load_llm
+
+        llm = load_llm(config.init.llm)
+        _same_sizes(config.init.llm, llm.config, model_config.llm, "config.model.llm")
+        own = ((name, array) for name, array in llm.weights(model_config) if not name.startswith("speak."))
+        yield config.init.llm, own
+
+
+def _same_sizes(spec: str, theirs: Any, ours: Any, field: str) -> None:
+    differing = [
+        f"{field}.{item.name}: {getattr(theirs, item.name)!r} there, {getattr(ours, item.name)!r} here"
+        for item in dataclasses.fields(theirs)
+        if getattr(theirs, item.name) != getattr(ours, item.name)
+    ]
+    if differing:
+        raise InitError(f"{spec} is another model than the config describes ({'; '.join(differing)}); set these fields")
+
+
+def _place(value: Any, wanted: jax.ShapeDtypeStruct, mesh: Mesh | None) -> jax.Array:
+    """A loaded array in the layout of the abstract parameter."""
+    if mesh is None:
+        return jax.numpy.asarray(value, wanted.dtype)
+    if isinstance(value, np.ndarray):
+        value = np.asarray(value, wanted.dtype)
+        sharding = NamedSharding(mesh, wanted.sharding.spec)
+        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+    return jax.device_put(value, NamedSharding(mesh, wanted.sharding.spec))
+
+
+def _copy_write_to_speak(config: Any, wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, str]:
+    """Start Speak's layers and norm as Write's where they are missing; the sources of the copies."""
+    copied = {}
+    if not config.init.speak_from_write:
+        return copied
+    for name in wanted:
+        origin = "write." + name.removeprefix("speak.")
+        if name.startswith(("speak.layers.", "speak.norm.")) and name not in found and origin in found:
+            found[name] = found[origin].copy()
+            copied[name] = origin
+    return copied

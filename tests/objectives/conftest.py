@@ -1,0 +1,14 @@
+import pytest
+
+from ieat_jax.defaults import get_defaults
+
+
+@pytest.fixture
+def settings():
+    """`config.objective` with every loss switched on."""
+    objective = get_defaults().objective
+    objective.internalise = objective.internalise_units = 0.5
+    objective.kl_think = 0.3
+    objective.chunk = 32
+    objective.segment_weights.state = 2.0
+    return objective
