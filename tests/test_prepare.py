@@ -148,14 +148,16 @@ def test_resynthesis_figures(corpus):
 
 def test_tokenizer_knows_words_and_thinking(corpus, tmp_path, capsys):
     command = ["tokenizer", "--records", str(corpus / "train.jsonl"), str(corpus / "text.jsonl")]
-    assert prepare.main([*command, "--out", str(tmp_path), "--vocab-size", "700"]) == 0
+    assert prepare.main([*command, "--out", str(tmp_path), "--vocab-size", "900"]) == 0
     assert "tokens from 4 dialogues" in capsys.readouterr().out
     tokenizer = load_tokenizer(tmp_path)
-    assert tokenizer.vocab_size <= 700
-    for text in ("The user feels bored (strong).", "I should answer in an encouraging tone.", "用户感到无聊。"):
+    assert tokenizer.vocab_size <= 900
+    for text in ("The user feels bored (strong).", "I should answer in an encouraging tone."):
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text
         assert len(ids) < len(text) / 2
+    chinese = "用户感到无聊"
+    assert [tokenizer.decode([token]) for token in tokenizer.encode(chinese)] == list(chinese)
     with pytest.raises(UserError, match="at least"):
         prepare.main([*command, "--out", str(tmp_path), "--vocab-size", "100"])
 

@@ -1,5 +1,10 @@
-"""What a tokenizer is trained on: everything that is written in a dialogue, thinking in all its wordings included."""
+"""What a tokenizer is trained on: everything that is written in a dialogue, thinking in all its wordings included.
 
+Chinese has no spaces, so a byte-level tokenizer would take whole sentences of a small corpus for single words. It is
+given Chinese characters one by one, and so learns one token for each.
+"""
+
+import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -9,11 +14,18 @@ from ieat_jax.data.injection import privileged, thinking
 from ieat_jax.data.records import Record
 from ieat_jax.data.think_pools import ARROW, POOLS, fill
 
+_CHINESE = r"\u3000-\u303f\u3400-\u9fff\uf900-\ufaff\uff00-\uffef"
+_PIECE = re.compile(rf"[{_CHINESE}]|[^{_CHINESE}]+")
 ROLES = ("system\n", "user\n", "assistant\n", "\n\n", "You are a helpful assistant.")
 
 
 def tokenizer_texts(records: Iterable[Record], *, seed: int = 0) -> Iterator[str]:
     """Transcripts, replies, think blocks, what a teacher is told of all records; then every sentence of the pools."""
+    for text in _texts(records, seed):
+        yield from _PIECE.findall(text)
+
+
+def _texts(records: Iterable[Record], seed: int) -> Iterator[str]:
     rng = np.random.default_rng(seed)
     yield from ROLES
     for record in records:
