@@ -213,6 +213,26 @@ def from_json(text: str) -> ConfigDict:
     return normal(value).lock()
 
 
+def differences(before: ConfigDict, now: ConfigDict) -> list[str]:
+    """'config.train.steps: 100 before, 200 now' for every field in which two configs differ."""
+    absent = object()
+    found = []
+    for field in dict.fromkeys(fields(before) + fields(now)):
+        old, new = (_get(config, field, absent) for config in (before, now))
+        if old != new:
+            texts = ("absent" if value is absent else repr(value) for value in (old, new))
+            found.append("config.{}: {} before, {} now".format(field, *texts))
+    return found
+
+
+def _get(config: ConfigDict, field: str, absent: Any) -> Any:
+    for name in field.split("."):
+        if not isinstance(config, ConfigDict) or name not in config:
+            return absent
+        config = config[name]
+    return config
+
+
 def model_config(config: ConfigDict) -> ModelConfig:
     """`config.model` as the frozen dataclasses of `model/config.py`; fields left out have their defaults.
 

@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 
 from ieat_jax.config import (
     ConfigError,
+    differences,
     from_json,
     from_section,
     load_config,
@@ -109,6 +110,14 @@ def test_json_gives_an_equal_config(recipe):
     for text in ("{", "[1]"):
         with pytest.raises(ConfigError, match="damaged"):
             from_json(text)
+
+
+def test_differences_name_field_and_both_values(recipe):
+    config = load_config(recipe)
+    assert differences(config, from_json(to_json(config))) == []
+    other = load_config(recipe, ["--config.train.steps=7"]).unlock()
+    del other.seed
+    assert differences(config, other) == ["config.seed: 0 before, absent now", "config.train.steps: 100 before, 7 now"]
 
 
 def test_model_section_to_dataclasses_and_back():

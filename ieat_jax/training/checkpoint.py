@@ -30,6 +30,7 @@ from ieat_jax.training.stored import (
     prepare,
     read_record,
     root_cause,
+    saving_context,
     shape_text,
     some,
 )
@@ -71,7 +72,10 @@ class Checkpoints:
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(keep)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
         self._orbax = ocp.training.Checkpointer(
-            self.folder, preservation_policy=policies.AnyPreservationPolicy(kept), cleanup_tmp_directories=True
+            self.folder,
+            context=saving_context(),
+            preservation_policy=policies.AnyPreservationPolicy(kept),
+            cleanup_tmp_directories=True,
         )
 
     def due(self, step: int) -> bool:
@@ -229,7 +233,8 @@ def save_frozen(folder: Any, frozen: Named) -> None:
             )
         return
     try:
-        ocp.save_checkpointables(folder, arrays, custom_metadata=custom)
+        with saving_context():
+            ocp.save_checkpointables(folder, arrays, custom_metadata=custom)
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: frozen parameters could not be saved ({root_cause(error)})") from error
 

@@ -36,5 +36,13 @@ def fingerprint(x: jax.Array) -> jax.Array:
 
 def fingerprints(arrays: Mapping[str, Any]) -> dict[str, int]:
     """{name: fingerprint} on the host; every process gets the same numbers."""
-    found = {name: fingerprint(array) for name, array in arrays.items()}  # all are under way before one is awaited
-    return {name: int(np.asarray(value)) for name, value in found.items()}
+    # Moments have the shapes and layouts of their parameters, so that one function per array compiles less than one
+    # for all. With many of them in flight, collectives of fake CPU devices wait for each other for ever.
+    one_by_one = jax.default_backend() == "cpu"
+    found = {}
+    with jax.set_mesh(None):  # an array may be on one device although training uses a mesh
+        for name, array in arrays.items():
+            found[name] = fingerprint(array)
+            if one_by_one:
+                found[name].block_until_ready()
+        return {name: int(np.asarray(value)) for name, value in found.items()}

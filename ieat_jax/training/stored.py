@@ -57,6 +57,14 @@ def _checksum(record: Mapping[str, Any]) -> int:
     return zlib.crc32(text.encode())
 
 
+def saving_context() -> ocp.Context:
+    """How arrays are written."""
+    context = ocp.Context()
+    # Replicas share the writing of large arrays; for small ones, cutting them up costs more than writing them.
+    context.array.saving.min_slice_bytes_for_replica_parallel = 1 << 20
+    return context
+
+
 def read_record(path: epath.Path) -> tuple[dict[str, Any], dict[str, Table]]:
     """(metadata, tables) of a step."""
     try:

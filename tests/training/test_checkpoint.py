@@ -16,7 +16,7 @@ from ieat_jax.training.checkpoint import (
     restore_named,
     save_frozen,
 )
-from ieat_jax.training.fingerprint import fingerprint, fingerprints
+from ieat_jax.training.fingerprint import fingerprints
 
 # Orbax leaves coroutines of failed loads behind.
 pytestmark = [
@@ -118,9 +118,12 @@ def test_fingerprints_see_every_bit_and_no_mesh(mesh_of):
     flips = np.tile(value.view(np.uint32), (200, 1))
     places = np.random.default_rng(1).integers(0, 40 * 32, 200)
     flips[np.arange(200), places // 32] ^= np.uint32(1) << (places % 32).astype(np.uint32)
-    marks = np.asarray(jax.vmap(fingerprint)(flips.view(np.float32)))
-    assert (marks != int(fingerprint(value))).all()
-    assert fingerprint(np.array([True, False])) != fingerprint(np.array([False, True]))
+    marks = fingerprints({str(number): flipped.view(np.float32) for number, flipped in enumerate(flips)})
+    assert fingerprints({"x": value})["x"] not in marks.values()
+    booleans = fingerprints({"a": np.array([True, False]), "b": np.array([False, True])})
+    assert booleans["a"] != booleans["b"]
+    with jax.set_mesh(mesh_of(1, 4, 1, 2)):  # as in training
+        assert fingerprints(on_mesh | {"host": value}) == fingerprints(alone | {"host": value})
 
 
 def three_steps(folder):
