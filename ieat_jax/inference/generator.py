@@ -1,5 +1,6 @@
 """Replies from a trained model: batches of dialogues for evaluation, one dialogue streamed for talking."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ import numpy as np
 
 from ieat_jax.audio.codec import UnitCodec
 from ieat_jax.errors import UserError
-from ieat_jax.inference.prompt import HostPrompt, PromptBuilder, UserTurn, stack_prompts
+from ieat_jax.inference.listener import Listener
+from ieat_jax.inference.prompt import HostPrompt, Prompt, PromptBuilder, UserTurn, stack_prompts
 from ieat_jax.inference.sampling import Sampling, UnitSampling
 from ieat_jax.inference.speech_decode import SpeechPlan, UnitRules, decode_speech
 from ieat_jax.inference.text_decode import TextRules, TextState, decode_text
 from ieat_jax.model.config import ModelConfig
+from ieat_jax.model.sharding import AXES, put
 from ieat_jax.model.unified import UnifiedModel
 from ieat_jax.text.chat import ChatFormat
 
@@ -83,9 +86,12 @@ class Generator:
         if batch_size < 1:
             raise UserError(f"generation: batch size is {batch_size}; it must be at least 1")
         self.model, self.config, self.chat, self.codec, self.limits = model, config, chat, codec, limits
-        self.batch_size = batch_size
         self.mesh = mesh
+        # Rows that the mesh's batch axes divide; a batch of one dialogue has that many, too.
+        self.least_rows = 1 if mesh is None else math.prod(mesh.shape[axis] for axis in AXES["batch"])
+        self.batch_size = -(-batch_size // self.least_rows) * self.least_rows
         self.prompts = PromptBuilder(chat, config.listen)
+        self.listener = Listener(model.listen, config.listen, self.batch_size)
         rules = self.prompts.rules()
         self.text_rules = TextRules(
             **rules, max_think=limits.think, max_response=limits.response, sampling=sampling, seed=seed
@@ -99,7 +105,7 @@ class Generator:
     def from_run(cls, run: Any, **options: Any) -> "Generator":
         """For a training run as `training.run.load_run` returns it; `options` as in the constructor."""
         chat = ChatFormat.from_config(run.tokenizer, run.config)
-        return cls(run.model, run.config.model, chat, codec=run.codec, mesh=run.mesh, **options)
+        return cls(run.model, run.model_config, chat, codec=run.codec, mesh=run.mesh, **options)
 
     def require_speech(self) -> None:
         """Raise a GenerationError when this model cannot speak."""
@@ -112,9 +118,16 @@ class Generator:
             raise GenerationError("this checkpoint has no codec folder, so units cannot become sound; leave speech out")
 
     def reply(
-        self, dialogues: Sequence[Sequence[UserTurn]], *, think: bool = True, speech: str = "none"
+        self,
+        dialogues: Sequence[Sequence[UserTurn]],
+        *,
+        think: bool = True,
+        speech: str = "none",
+        max_response: int | None = None,
     ) -> list[Reply]:
         """Answer the last turn of each dialogue. `speech`: 'none', 'units', or 'waveform' (units and sound).
+
+        `max_response`: cut replies earlier than `limits` says; 1 where only the thinking is wanted.
 
         Raises:
             GenerationError: the model cannot speak.
@@ -124,16 +137,16 @@ class Generator:
             raise UserError(f"generation: speech={speech!r}; it must be 'none', 'units' or 'waveform'")
         if speech != "none":
             self.require_speech()
-        prompts = [self.prompts.build(turns, think=think) for turns in dialogues]
-        by_shape: dict[tuple[int, int], list[int]] = {}
+        prompts = [self.prompts.build(turns, think=think, speech=speech != "none") for turns in dialogues]
+        by_shape: dict[tuple[int, bool], list[int]] = {}
         for number, prompt in enumerate(prompts):
-            shape = (bucket(len(prompt.tokens), 64), bucket(prompt.clips, 1) if prompt.clips else 0)
-            by_shape.setdefault(shape, []).append(number)
+            by_shape.setdefault((bucket(len(prompt.tokens), 64), bool(prompt.clips)), []).append(number)
         replies: list[Reply | None] = [None] * len(prompts)
-        for shape, numbers in by_shape.items():
+        for numbers in by_shape.values():
             for first in range(0, len(numbers), self.batch_size):
                 rows = numbers[first : first + self.batch_size]
-                for number, reply in zip(rows, self._reply_batch(prompts, rows, shape, speech), strict=True):
+                batch = [prompts[number] for number in rows]
+                for number, reply in zip(rows, self._reply_batch(batch, rows, speech, max_response), strict=True):
                     replies[number] = reply
         return replies
 
@@ -149,31 +162,45 @@ class Generator:
         """The mesh to compute under."""
         return jax.set_mesh(self.mesh) if self.mesh is not None else nullcontext()
 
+    def stack(
+        self, prompts: Sequence[HostPrompt], numbers: Sequence[int], rows: int, max_response: int | None = None
+    ) -> Prompt:
+        """Prompts of one bucket as a batch of `rows` on the device. Call it under the mesh."""
+        heard = iter(self.listener([clip for prompt in prompts for clip in prompt.clips]))
+        return stack_prompts(
+            prompts,
+            [[next(heard) for _ in prompt.clips] for prompt in prompts],
+            numbers,
+            length=bucket(max(len(prompt.tokens) for prompt in prompts), 64),
+            batch=rows,
+            max_response=max_response or self.limits.response,
+        )
+
     def _reply_batch(
-        self, prompts: list[HostPrompt], rows: list[int], shape: tuple[int, int], speech: str
+        self, prompts: list[HostPrompt], numbers: list[int], speech: str, max_response: int | None
     ) -> list[Reply]:
+        rows = range(len(prompts))
         with self.context():
-            prompt = stack_prompts([prompts[row] for row in rows], rows, shape, self.batch_size, self.prompts)
+            prompt = self.stack(prompts, numbers, self.batch_size, max_response)
             state, prompt_states = _decode_text(self.model, prompt, self.text_rules)
             host = host_state(state)
             units, ended = None, np.zeros(len(rows), bool)
             if speech != "none":
-                padded = [prompts[row] for row in rows]
-                plan, text_end = self.plan_speech(padded, host, shape[0], prompt.tokens.shape[0])
+                plan, text_end = self.plan_speech(prompts, host, *prompt.tokens.shape)
                 states = jnp.concatenate([prompt_states, state.states], axis=1)
                 spoken = _decode_speech(self.model, states, plan, text_end, prompt.row_numbers, self.unit_rules)
                 units, ended = jax.device_get((spoken.units, spoken.ended))
         replies = []
-        for row in range(len(rows)):
+        for row in rows:
             row_units = None if units is None else units[row][units[row] >= 0].astype(np.int32)
             waveform = self.vocode(row_units) if speech == "waveform" else None
             replies.append(self.finish(host, row, row_units, waveform, bool(ended[row])))
         return replies
 
     def plan_speech(
-        self, prompts: list[HostPrompt], host: dict[str, np.ndarray], length: int, batch: int
+        self, prompts: list[HostPrompt], host: dict[str, np.ndarray], batch: int, length: int
     ) -> tuple[SpeechPlan, jax.Array]:
-        """Where Speak reads for rows whose text is decoded, and the end of the text [B]; `length` = T of the prompt."""
+        """Where Speak reads for rows with decoded text, and the end of that text [B]; prompts are [batch, length]."""
         extra = self.text_rules.max_think + len(self.text_rules.close) if prompts[0].thinks else 0
         size = bucket(max(len(prompt.speech_prefix) for prompt in prompts), 32) + extra + 1
         prefix = np.full((batch, size), -1, np.int32)
@@ -188,8 +215,7 @@ class Generator:
             indices = np.concatenate([prompt.speech_prefix, length + np.arange(until)])
             prefix[row, : len(indices)] = indices
             lengths[row], following[row], text_end[row] = len(indices), length + until, length + first + fed
-        plan = SpeechPlan(jnp.asarray(prefix), jnp.asarray(lengths), jnp.asarray(following))
-        return plan, jnp.asarray(text_end)
+        return put((SpeechPlan(prefix, lengths, following), text_end), "batch")
 
     def vocode(self, units: np.ndarray) -> np.ndarray:
         """Units [n] -> 16 kHz waveform."""

@@ -4,17 +4,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
+from ieat_jax.audio.decode import MIN_SECONDS, SAMPLE_RATE, read_audio
+from ieat_jax.audio.logmel import HOP
 from ieat_jax.errors import UserError
+from ieat_jax.model.config import ListenConfig
+from ieat_jax.model.listen import adapter_length
 from ieat_jax.model.sharding import put
+from ieat_jax.text.chat import ChatFormat
 
 
 @dataclass(frozen=True)
 class UserTurn:
-    """What the user said, `audio` (a file, or a 16 kHz mono waveform), `text`, or both (audio first); later the answer."""
+    """What the user said as `audio` (a file or a 16 kHz mono waveform), `text` or both (audio first); the answer."""
 
     audio: Path | np.ndarray | None = None
     text: str = ""
@@ -33,45 +39,43 @@ class Prompt:
     tokens: jax.Array  # [B,T]
     positions: jax.Array  # [B,T]
     segment_ids: jax.Array  # [B,T]
-    audio_index: jax.Array  # [B,T] -1 = text, else c*A + a
-    mel: jax.Array  # [B,C,F,M]
-    clip_frames: jax.Array  # [B,C]
+    audio_index: jax.Array  # [B,T] -1 = text, else index into `heard`
+    heard: jax.Array  # [B,T,D] Listen's positions of all clips of the row, one after the other; [B,0,D] without any
     last: jax.Array  # [B] index of the dialogue's last token
     next_position: jax.Array  # [B] RoPE position of the first generated token
     thinks: jax.Array  # [B] bool: the prompt ends inside an open think block
     active: jax.Array  # [B] bool: False = a filler row
     row_numbers: jax.Array  # [B] number of the dialogue in its request: seeds its draws
+    max_response: jax.Array  # [B] the reply is cut there, if not by `TextRules.max_response` before
 
 
 @dataclass(frozen=True)
 class HostPrompt:
-    """One prompt before batching. T tokens, the speech system prompt first."""
+    """One prompt before batching. T tokens, the speech system prompt first where speech is asked for."""
 
     tokens: np.ndarray  # [T]
     positions: np.ndarray  # [T]
     segment_ids: np.ndarray  # [T]
-    clip_of: np.ndarray  # [T] which clip, -1 = text
-    place_in_clip: np.ndarray  # [T]
-    mels: tuple[np.ndarray, ...]  # per clip [F,M]
-    clip_frames: tuple[int, ...]
+    audio_index: np.ndarray  # [T] -1 = text, else counted over all clips
+    clips: tuple[np.ndarray, ...]  # 16 kHz waveforms, within the model's window
     speech_prefix: np.ndarray  # [P] indices whose Think states Speak reads: its system prompt, then the current turn
     thinks: bool
-
-    @property
-    def clips(self) -> int:
-        """Number of clips."""
-        return len(self.mels)
-
-
-def load_audio(audio: Path | np.ndarray, max_seconds: float) -> np.ndarray:
-    """A file, or a waveform as it is -> 16 kHz mono waveform."""
-    if isinstance(audio, np.ndarray):
-        return audio.astype(np.float32)
-    return read_audio(audio, max_seconds=max_seconds)
 
 
 class PromptError(UserError):
     """A dialogue that cannot be made a prompt."""
+
+
+def load_audio(audio: Path | str | np.ndarray, max_seconds: float) -> np.ndarray:
+    """A file of at most `max_seconds`, or a waveform as it is -> 16 kHz mono waveform [samples]."""
+    if not isinstance(audio, np.ndarray):
+        return read_audio(audio, max_seconds=max_seconds)
+    if audio.ndim != 1 or len(audio) < MIN_SECONDS * SAMPLE_RATE:
+        raise PromptError(
+            f"a waveform of shape {audio.shape} cannot be heard; it must be [samples] at 16 kHz, "
+            f"{MIN_SECONDS:g} s or longer"
+        )
+    return audio.astype(np.float32)
 
 
 class PromptBuilder:
@@ -80,27 +84,14 @@ class PromptBuilder:
     def __init__(self, chat: ChatFormat, listen: ListenConfig):
         self.chat = chat
         self.listen = listen
-        self.clip_seconds = listen.clip_seconds
-        self.frames = round(listen.clip_seconds * FRAMES_PER_SECOND)
-        self.mels = listen.encoder.num_mels
-        self.positions_per_clip = int(adapter_length(listen.adapter, self.frames))
 
-    def rules(self) -> dict:
+    def rules(self) -> dict[str, Any]:
         """The token ids that `text_decode.TextRules` needs."""
         chat = self.chat
-        known = {name: chat.tokenizer.token_id(name) for name in ("<think>", "</think>", "<|im_start|>", "<|im_end|>")}
-        if known["<|im_end|>"] is None:
-            raise PromptError(
-                "the tokenizer has no <|im_end|> token: replies would never end; use the one of the training run"
-            )
-        close = tuple(chat.think_close) if chat.thinks else ()
-        tag = known["</think>"]
-        if chat.thinks and tag not in close:
-            raise PromptError(
-                "the tokenizer has no </think> token, but the chat format thinks; use the one of the training run"
-            )
+        known = {name: chat.tokenizer.token_id(name) for name in ("<think>", "</think>", "<|im_start|>")}
+        close, tag = tuple(chat.think_close), known["</think>"]
         return {
-            "end": (known["<|im_end|>"],),
+            "end": (chat.end_of_turn,),
             "think_tag": -1 if known["<think>"] is None else known["<think>"],
             "close_tag": -1 if tag is None else tag,
             "close": close,
@@ -108,11 +99,14 @@ class PromptBuilder:
             "never": () if known["<|im_start|>"] is None else (known["<|im_start|>"],),
         }
 
-    def build(self, turns: Sequence[UserTurn], *, think: bool) -> HostPrompt:
+    def build(self, turns: Sequence[UserTurn], *, think: bool, speech: bool = True) -> HostPrompt:
         """The prompt that asks for an answer to the last turn; the turns before it must be answered.
 
+        `speech`: the answer will be spoken, so that Speak's system prompt is needed.
+
         Raises:
-            PromptError: no turns, an empty turn, an unanswered turn in the history, or thinking asked of a base that does not think.
+            PromptError: no turns, an empty turn, an unanswered turn in the history, or thinking asked of a base that
+                does not think.
             AudioError: a clip cannot be read.
         """
         if not turns:
@@ -122,7 +116,8 @@ class PromptBuilder:
                 "this model's chat format has no think block; ask for a reply without thinking (--no-think)"
             )
         row = _Row(self)
-        row.add(self.chat.speech_system(), segment=2)
+        if speech:
+            row.add(self.chat.speech_system(), segment=2)
         system = len(row.tokens)
         row.add(self.chat.system())
         for number, turn in enumerate(turns, 1):
@@ -132,17 +127,14 @@ class PromptBuilder:
                 if turn.response is None:
                     raise PromptError(f"turn {number} has no answer; every turn before the last needs one")
                 row.add(self.chat.response(turn.response))
-        if self.chat.thinks:
-            row.add(self.chat.think_open if think else self.chat.empty_think)
+        row.add(self.chat.think_open if think else self.chat.empty_think)
         prefix = np.concatenate([np.arange(system), np.arange(current, len(row.tokens))])
         return HostPrompt(
             tokens=np.asarray(row.tokens, np.int32),
             positions=np.concatenate([np.arange(system), np.arange(len(row.tokens) - system)]).astype(np.int32),
             segment_ids=np.asarray(row.segments, np.int32),
-            clip_of=np.asarray(row.clip_of, np.int32),
-            place_in_clip=np.asarray(row.places, np.int32),
-            mels=tuple(row.mels),
-            clip_frames=tuple(len(mel) for mel in row.mels),
+            audio_index=np.asarray(row.audio_index, np.int32),
+            clips=tuple(row.clips),
             speech_prefix=prefix.astype(np.int32),
             thinks=think,
         )
@@ -155,65 +147,61 @@ class _Row:
         self.builder = builder
         self.tokens: list[int] = []
         self.segments: list[int] = []
-        self.clip_of: list[int] = []
-        self.places: list[int] = []
-        self.mels: list[np.ndarray] = []
+        self.audio_index: list[int] = []
+        self.clips: list[np.ndarray] = []
+        self.heard = 0  # audio positions so far
 
     def add(self, tokens: Sequence[int], *, segment: int = 1) -> None:
         """Append text tokens."""
-        self._append(tokens, segment, -1, [0] * len(tokens))
+        self.tokens += tokens
+        self.segments += [segment] * len(tokens)
+        self.audio_index += [-1] * len(tokens)
 
     def add_user(self, turn: UserTurn, number: int) -> None:
         """Append a user turn and the assistant's header."""
-        builder = self.builder
+        chat, listen = self.builder.chat, self.builder.listen
         if turn.audio is None and not turn.text:
             raise PromptError(f"turn {number} has neither audio nor text")
-        self.add(builder.chat.user_open)
+        self.add(chat.user_open)
         if turn.audio is not None:
-            waveform = load_audio(turn.audio, builder.clip_seconds)[: round(builder.clip_seconds * SAMPLE_RATE)]
-            mel = log_mel(waveform, num_mels=builder.mels)[: builder.frames]
-            count = int(adapter_length(builder.listen.adapter, len(mel)))
-            clip = len(self.mels)
-            self.mels.append(mel)
-            self._append([builder.chat.audio_id] * count, 1, clip, range(count))
+            clip = load_audio(turn.audio, listen.clip_seconds)[: round(listen.clip_seconds * SAMPLE_RATE)]
+            count = int(adapter_length(listen.adapter, len(clip) // HOP))
+            self.clips.append(clip)
+            self.add([chat.audio_id] * count)
+            self.audio_index[len(self.tokens) - count :] = range(self.heard, self.heard + count)
+            self.heard += count
         if turn.text:
-            self.add(builder.chat.tokenizer.encode(turn.text))
-        self.add(builder.chat.user_close)
-
-    def _append(self, tokens: Sequence[int], segment: int, clip: int, places: Sequence[int]) -> None:
-        self.tokens += tokens
-        self.segments += [segment] * len(tokens)
-        self.clip_of += [clip] * len(tokens)
-        self.places += places
+            self.add(chat.tokenizer.encode(turn.text))
+        self.add(chat.user_close)
 
 
 def stack_prompts(
     prompts: Sequence[HostPrompt],
+    heard: Sequence[Sequence[np.ndarray]],
     row_numbers: Sequence[int],
-    shape: tuple[int, int],
+    *,
+    length: int,
     batch: int,
-    builder: "PromptBuilder",
+    max_response: int,
 ) -> Prompt:
-    """Pad prompts to [batch, T] tokens and C clips, `shape` = (T, C), and put them on the devices."""
-    length, clips = shape
+    """Pad prompts to [batch, length] tokens and put them on the devices; `heard`: their clips' positions [A,D]."""
     tokens, positions, segments = (np.zeros((batch, length), np.int32) for _ in range(3))
     audio_index = np.full((batch, length), -1, np.int32)
-    mel = np.zeros((batch, clips, builder.frames, builder.mels), np.float32)
-    clip_frames = np.zeros((batch, clips), np.int32)
-    last, following = np.zeros(batch, np.int32), np.zeros(batch, np.int32)
+    last, following, numbers = (np.zeros(batch, np.int32) for _ in range(3))
     thinks, active = np.zeros(batch, bool), np.zeros(batch, bool)
-    numbers = np.zeros(batch, np.int32)
+    clips = [clip for row in heard for clip in row]
+    audio = np.zeros((batch, length, *clips[0].shape[1:]), clips[0].dtype) if clips else np.zeros((batch, 0, 1))
     for row, prompt in enumerate(prompts):
         size = len(prompt.tokens)
         tokens[row, :size], positions[row, :size] = prompt.tokens, prompt.positions
-        segments[row, :size] = prompt.segment_ids
-        spoken = prompt.clip_of * builder.positions_per_clip + prompt.place_in_clip
-        audio_index[row, :size] = np.where(prompt.clip_of >= 0, spoken, -1)
-        for clip, (frames, count) in enumerate(zip(prompt.mels, prompt.clip_frames, strict=True)):
-            mel[row, clip, : len(frames)], clip_frames[row, clip] = frames, count
+        segments[row, :size], audio_index[row, :size] = prompt.segment_ids, prompt.audio_index
+        if heard[row]:
+            joined = np.concatenate(heard[row])
+            audio[row, : len(joined)] = joined
         last[row], following[row] = size - 1, prompt.positions[-1] + 1
         thinks[row], active[row], numbers[row] = prompt.thinks, True, row_numbers[row]
+    limits = np.full(batch, max_response, np.int32)
     return put(
-        Prompt(tokens, positions, segments, audio_index, mel, clip_frames, last, following, thinks, active, numbers),
+        Prompt(tokens, positions, segments, audio_index, audio, last, following, thinks, active, numbers, limits),
         "batch",
     )

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ieat_jax.inference.generator import Generator, Reply, bucket, host_state
-from ieat_jax.inference.prompt import HostPrompt, Prompt, UserTurn, stack_prompts
+from ieat_jax.inference.generator import Generator, Reply, host_state
+from ieat_jax.inference.prompt import HostPrompt, Prompt, UserTurn
 from ieat_jax.inference.speech_decode import SpeechPlan, SpeechState, UnitRules, choose_group, feed_group, start_speech
 from ieat_jax.inference.text_decode import ENDED, TextRules, TextState, choose, feed, start
 from ieat_jax.inference.vocoder import ChunkedVocoder
+from ieat_jax.model.sharding import put
 from ieat_jax.model.unified import UnifiedModel
 
 # Units per chunk of sound: the first is short so that the voice starts early.
@@ -93,19 +94,20 @@ class _Speaker:
         self.pending: list[int] = []
         self.chunks: list[np.ndarray] = []
 
-    def advance(self, states: jax.Array, text: dict[str, np.ndarray], length: int) -> Iterator[np.ndarray]:
-        """Speak every group whose text state exists; `length` = T, the padded prompt."""
+    def advance(self, states: jax.Array, text: dict[str, np.ndarray]) -> Iterator[np.ndarray]:
+        """Speak every group whose text state exists."""
+        batch, length = self.prompt.tokens.shape
         fed = int(text["response_length"][0]) - 1
         over = text["phase"][0] == ENDED
         if fed < 1:
             return
         rows, model = self.prompt.row_numbers, self.generator.model
         if self.state is None:
-            self.plan, _ = self.generator.plan_speech([self.host], text, length, states.shape[0])
+            self.plan, _ = self.generator.plan_speech([self.host], text, batch, length)
             self.state = _first_group(model, states, self.plan, rows, self.rules)
             yield from self._collect()
         available = length + int(text["response_start"][0]) + fed
-        end = jnp.full(states.shape[0], available, jnp.int32)
+        end = put(np.full(batch, available, np.int32), "batch")
         while bool(np.asarray(self.state.running)[0]) and (
             over or int(np.asarray(self.state.next_text)[0]) < available
         ):
@@ -133,13 +135,11 @@ class _Speaker:
 
 def stream_reply(generator: Generator, turns: Sequence[UserTurn], *, think: bool, speech: bool) -> Iterator[Event]:
     """Yield the events of one reply; the last has kind 'reply'."""
-    host_prompt = generator.prompts.build(turns, think=think)
-    length = bucket(len(host_prompt.tokens), 64)
-    shape = (length, bucket(host_prompt.clips, 1) if host_prompt.clips else 0)
+    host_prompt = generator.prompts.build(turns, think=think, speech=speech)
     model, rules = generator.model, generator.text_rules
     thinking, saying = _Words(generator.chat.tokenizer), _Words(generator.chat.tokenizer)
     with generator.context():
-        prompt = stack_prompts([host_prompt], [0], shape, 1, generator.prompts)
+        prompt = generator.stack([host_prompt], [0], generator.least_rows)
         state, prompt_states = _first_token(model, prompt, rules)
     speaker = _Speaker(generator, prompt, host_prompt) if speech else None
     while True:
@@ -150,7 +150,7 @@ def stream_reply(generator: Generator, turns: Sequence[UserTurn], *, think: bool
             with generator.context():
                 states = jnp.concatenate([prompt_states, state.states], axis=1)
             # The mesh is set anew after every yield: a consumer may run other work in between.
-            sound = speaker.advance(states, host, length)
+            sound = speaker.advance(states, host)
             while True:
                 with generator.context():
                     chunk = next(sound, None)

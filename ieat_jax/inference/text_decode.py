@@ -65,6 +65,7 @@ class TextState:
     response_ended: jax.Array  # [B] the model ended its turn by itself
     position: jax.Array  # [B] RoPE position of the next token
     seen: jax.Array  # [B,V] ids in prompt and reply, for the repetition penalty; [B,0] without one
+    max_response: jax.Array  # [B]
 
 
 def on_rows(x: jax.Array) -> jax.Array:
@@ -76,9 +77,7 @@ def start(model: UnifiedModel, prompt: Prompt, rules: TextRules) -> tuple[TextSt
     """Run the prompt: the state before the first token, and Think's states of the prompt [B,T,D]."""
     rows, length = prompt.tokens.shape
     stream = Stream(prompt.positions, prompt.segment_ids, jnp.zeros_like(prompt.positions))
-    audio = None
-    if prompt.mel.shape[1]:
-        audio, _ = model.listen(prompt.mel, prompt.clip_frames)
+    audio = prompt.heard[:, None] if prompt.heard.shape[1] else None
     slots = length + rules.max_tokens
     think_cache, write_cache = model.think.new_cache(rows, slots), model.write.new_cache(rows, slots)
     states, think_cache = model.think(prompt.tokens, stream, audio, prompt.audio_index, cache=think_cache)
@@ -106,6 +105,7 @@ def start(model: UnifiedModel, prompt: Prompt, rules: TextRules) -> tuple[TextSt
         response_ended=zeros > 0,
         position=prompt.next_position,
         seen=seen,
+        max_response=jnp.minimum(prompt.max_response, rules.max_response),
     )
     return state, states
 
@@ -141,7 +141,7 @@ def choose(state: TextState, row_numbers: jax.Array, rules: TextRules) -> TextSt
 
     response_length = state.response_length + responding
     ends = responding & _among(token, rules.end)
-    stops = ends | (responding & (response_length >= rules.max_response))
+    stops = ends | (responding & (response_length >= state.max_response))
     phase = jnp.where(leaving, jnp.where(opened, RESPONSE, CLOSE), state.phase)
     running = state.phase != ENDED
     token = jnp.where(running, token, -1)

@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from ieat_jax.model.attention import Stream, whole
 from ieat_jax.model.sharding import array_spec, check_divides, lay, out_sharding, spec
@@ -21,8 +22,9 @@ class KVCache:
     it for prompt plus reply.
     """
 
-    k: jax.Array  # [N, B, L, K, head_dim], RoPE applied
-    v: jax.Array  # [N, B, L, K, head_dim]
+    # Heads before slots: attention reads a layer as it lies, without a copy per step.
+    k: jax.Array  # [N, B, K, L, head_dim], RoPE applied
+    v: jax.Array  # [N, B, K, L, head_dim]
     stream: Stream  # [B, L] of what is stored; segment id 0 = empty slot
     next: jax.Array  # [B] int32: next free slot of each row
 
@@ -32,8 +34,8 @@ class KVCache:
     ) -> KVCache:
         """A cache without tokens, its rows laid over the mesh's batch axes."""
         check_divides(batch, "batch", "the cache's rows", "the batch size")
-        names = (None, "batch", None, "kv_heads", None)
-        shape = (num_layers, batch, length, num_kv_heads, head_dim)
+        names = (None, "batch", "kv_heads", None, None)
+        shape = (num_layers, batch, num_kv_heads, length, head_dim)
 
         def zeros(shape: tuple[int, ...], dtype: jnp.dtype, *names: str | None) -> jax.Array:
             return jnp.zeros(shape, dtype, out_sharding=out_sharding(spec(*names)))
@@ -50,7 +52,7 @@ class KVCache:
         """
         stream = jax.tree.map(whole, stream)
         valid = (stream.segment_ids > 0).astype(jnp.int32)
-        slots = jnp.where(valid > 0, self.next[:, None] + jnp.cumsum(valid, axis=1) - 1, self.k.shape[2])
+        slots = jnp.where(valid > 0, self.next[:, None] + jnp.cumsum(valid, axis=1) - 1, self.k.shape[3])
         stored = jax.tree.map(lambda old, new: put_rows(old, new, slots), self.stream, stream)
         return dataclasses.replace(self, stream=stored, next=self.next + jnp.sum(valid, axis=1)), slots
 
@@ -62,7 +64,21 @@ def put_rows(stored: jax.Array, new: jax.Array, slots: jax.Array) -> jax.Array:
 
 
 def store(layers: jax.Array, index: jax.Array, new: jax.Array, slots: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Write `new` [B, T, K, hd] of layer `index` into `layers` [N, B, L, K, hd]; returns (all layers, that layer)."""
+    """Write `new` [B, T, K, hd] of layer `index` into `layers` [N, B, K, L, hd].
+
+    Returns all layers, and that layer as [B, L, K, hd].
+    """
+    layout = array_spec(layers)
+    new = lay(whole(new), PartitionSpec(layout[1], None, layout[2], None)).astype(layers.dtype)
+    at = jnp.stack([jnp.zeros_like(slots) + index, slots], axis=-1)
+    # One scatter into all layers, which a loop does in place; cutting the layer out and putting it back copies it.
+    numbers = jax.lax.ScatterDimensionNumbers(
+        update_window_dims=(2, 3),
+        inserted_window_dims=(0, 3),
+        scatter_dims_to_operand_dims=(0, 3),
+        operand_batching_dims=(1,),
+        scatter_indices_batching_dims=(0,),
+    )
+    layers = jax.lax.scatter(layers, at, new, numbers, unique_indices=True, mode=jax.lax.GatherScatterMode.FILL_OR_DROP)
     layer = jax.lax.dynamic_index_in_dim(layers, index, 0, keepdims=False)
-    layer = put_rows(layer, new, slots)
-    return jax.lax.dynamic_update_index_in_dim(layers, layer, index, 0), layer
+    return layers, jnp.swapaxes(layer, 1, 2)

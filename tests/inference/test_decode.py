@@ -86,9 +86,9 @@ def make_prompt(rows, *, thinks):
     lengths = np.array(lengths, np.int32)
     return put(
         Prompt(
-            tokens, positions, segments, np.full_like(tokens, -1), np.zeros((len(rows), 0, 100, 80), np.float32),
-            np.zeros((len(rows), 0), np.int32), lengths - 1, lengths - 3, np.full(len(rows), thinks),
-            np.ones(len(rows), bool), np.array(rows, np.int32),
+            tokens, positions, segments, np.full_like(tokens, -1), np.zeros((len(rows), 0, 1), np.float32),
+            lengths - 1, lengths - 3, np.full(len(rows), thinks), np.ones(len(rows), bool), np.array(rows, np.int32),
+            np.full(len(rows), 99, np.int32),
         ),
         "batch",
     )  # fmt: skip
