@@ -26,21 +26,24 @@ def get_config(arg="align"):
     config.tokenizer.path = f"{DATA}/tokenizer"
     config.model = to_section(
         ModelConfig(
-            listen=ListenConfig(EncoderConfig(), AdapterConfig(mlp_width=512), clip_seconds=4.0),
-            llm=LLMConfig(vocab_size=2048, width=256, mlp_width=704, num_layers=6, num_heads=4, num_kv_heads=2),
+            listen=ListenConfig(EncoderConfig(), AdapterConfig(mlp_width=512), clip_seconds=3.0),
+            llm=LLMConfig(
+                vocab_size=1536, width=192, mlp_width=512, num_layers=6, num_heads=4, num_kv_heads=2, head_dim=48
+            ),
             speak=SpeakConfig(enabled=arg == "joint", freeze_layer=3),
         )
     )
     config.data.injection.start = 0.9
     config.data.injection.partial = 0.0
     config.data.batch_size = 16
-    config.data.shapes.tokens = 288
+    config.data.pack = 2
+    config.data.shapes.tokens = 216
     config.data.shapes.clips = 2
-    config.data.shapes.targets = 192
+    config.data.shapes.targets = 128
     config.data.shapes.answers = 2
-    config.data.shapes.teacher_tokens = 352
-    config.data.shapes.speak = 320
-    config.data.shapes.groups = 96
+    config.data.shapes.teacher_tokens = 240
+    config.data.shapes.speak = 240
+    config.data.shapes.groups = 84
     config.checkpoint.every = 1000
     {"write": _write, "align": _align, "joint": _joint}[arg](config)
     return config

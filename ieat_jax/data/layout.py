@@ -5,6 +5,7 @@ r"""From a dialogue to arrays: the token tree, what is supervised in it, the tea
 
 A branch sees the trunk before it and itself, so earlier thinking is hidden from later turns and takes no position
 there. With internalisation every answer that thinks has a twin branch with an empty think block, whose teacher it is.
+A row can hold several dialogues, each with segment ids of its own: they do not see each other.
 """
 
 from __future__ import annotations
@@ -83,17 +84,20 @@ class _Stream:
         self.branches: list[int] = []
         self.audio: list[int] = []
         self.answers: list[int] = []
+        self.segment = 1  # of what is added
         self.next = {0: 0}  # branch -> its next position; a new branch begins where the trunk stands
 
-    def add(
-        self, tokens: Sequence[int], *, branch: int = 0, segment: int = 1, audio: int = -1, answer: int = -1
-    ) -> int:
+    def begin(self, segment: int) -> None:
+        """Begin a segment, with positions from 0."""
+        self.segment, self.next = segment, {0: 0}
+
+    def add(self, tokens: Sequence[int], *, branch: int = 0, audio: int = -1, answer: int = -1) -> int:
         """Append text tokens, or the positions of a clip from index `audio` on; returns the place of the first."""
         first, count = len(self.tokens), len(tokens)
         start = self.next.get(branch, self.next[0])
         self.tokens += tokens
         self.positions += range(start, start + count)
-        self.segments += [segment] * count
+        self.segments += [self.segment] * count
         self.branches += [branch] * count
         self.audio += range(audio, audio + count) if audio >= 0 else [-1] * count
         self.answers += [answer] * count
@@ -114,13 +118,22 @@ class _Row:
         self.groups: list[int] = []  # positions of Speak that predict units
         self.num_branches = self.num_spoken = 0
         self.system: list[int] = []
-        if options.speech:
-            system = chat.speech_system()
-            first = self.stream.add(system, segment=2)
-            self.system = list(range(first, first + len(system)))
-            self.stream.next[0] = 0  # the dialogue is a segment of its own
-        self.stream.add(chat.system())
-        self.teacher.add(chat.system())
+        self.num_dialogues = 0
+
+    def dialogue(self, turns: Sequence[TurnPlan]) -> None:
+        """Append a dialogue: the speech system prompt in a segment of its own, then system prompt and turns."""
+        dialogue, speech = 2 * self.num_dialogues + 1, 2 * self.num_dialogues + 2
+        self.num_dialogues += 1
+        if self.options.speech:
+            self.stream.begin(speech)
+            first = self.stream.add(self.chat.speech_system())
+            self.system = list(range(first, len(self.stream.tokens)))
+        self.stream.begin(dialogue)
+        self.teacher.begin(dialogue)
+        self.stream.add(self.chat.system())
+        self.teacher.add(self.chat.system())
+        for number, plan in enumerate(turns, 1):
+            self.turn(plan, last=number == len(turns))
 
     def turn(self, plan: TurnPlan, *, last: bool) -> None:
         """Append a user turn, its answer as branches and, unless it is the last, the reply as history."""
@@ -277,7 +290,7 @@ def _tokens(pieces: list[tuple[list[int], int, bool]]):
 
 
 def lay_out(
-    turns: Sequence[TurnPlan],
+    dialogues: Sequence[Sequence[TurnPlan]],
     chat: ChatFormat,
     shapes: Shapes,
     options: LayoutOptions,
@@ -285,26 +298,38 @@ def lay_out(
     frames: int,
     mels: int,
     positions_per_clip: int,
-) -> tuple[Batch, int]:
-    """One dialogue -> (a row: a `Batch` without its first dimension, number of turns in it).
+) -> tuple[Batch, list[int]]:
+    """Dialogues -> (a row: a `Batch` without its first dimension, turns of each that are in it).
 
-    A dialogue that is too long keeps its first turns. `frames` = F, `mels` = M, `positions_per_clip` = A.
+    A dialogue that does not fit into what is left keeps its first turns, perhaps none; the first dialogue keeps one at
+    least. `frames` = F, `mels` = M, `positions_per_clip` = A.
 
     Raises:
-        LayoutError: not even the first turn fits; names the size and its config field.
+        LayoutError: not even the first turn of the first dialogue fits; names the size and its config field.
     """
-    for count in range(len(turns), 0, -1):
-        row = _Row(chat, positions_per_clip, options)
-        for number, plan in enumerate(turns[:count], 1):
-            row.turn(plan, last=number == count)
-        too_large = {name: size for name, size in row.size().items() if size > getattr(shapes, name)}
-        if not too_large:
-            return _arrays(row, shapes, frames, mels), count
-    name, size = next(iter(too_large.items()))
-    raise LayoutError(
-        "too_long",
-        f"the first turn alone needs {size} {name}, config.data.shapes.{name} is {getattr(shapes, name)}; raise it",
-    )
+    kept: list[Sequence[TurnPlan]] = []
+    counts: list[int] = []
+    row = None
+    for turns in dialogues:
+        for count in range(len(turns), -1, -1):
+            longer = _Row(chat, positions_per_clip, options)
+            for dialogue in (*kept, turns[:count]):
+                longer.dialogue(dialogue)
+            too_large = {name: size for name, size in longer.size().items() if size > getattr(shapes, name)}
+            if count == 0 or not too_large:
+                break
+            first_size = too_large
+        counts.append(count)
+        if count:
+            kept, row = [*kept, turns[:count]], longer
+        elif row is None:
+            name, size = next(iter(first_size.items()))
+            raise LayoutError(
+                "too_long",
+                f"the first turn alone needs {size} {name}, config.data.shapes.{name} is {getattr(shapes, name)}; "
+                "raise it",
+            )
+    return _arrays(row, shapes, frames, mels), counts
 
 
 def _arrays(row: _Row, shapes: Shapes, frames: int, mels: int) -> Batch:

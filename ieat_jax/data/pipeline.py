@@ -1,6 +1,6 @@
 """From records to batches, without state: the global batch of step k is a pure function of (config, k).
 
-    mixture by weights -> shuffle -> one row per example (audio, thinking, layout) -> this host's rows -> batch
+    shuffle -> mixture by weights -> dialogues (audio, thinking) -> packed rows -> this host's rows -> batch
 
 Every example draws its random choices from (seed, global example index), and hosts take their rows last, so the same
 global batches come out for any number of hosts, and resuming needs nothing but the step.
@@ -59,6 +59,7 @@ class Recipe:
     options: LayoutOptions
     injection: InjectionConfig
     user: str  # what the student gets of the user: 'audio', or 'text' with what the teacher would be told
+    pack: int  # dialogues that share a row, as far as they fit
     privileged: bool  # the teacher is told what the user feels and why
     seed: int
 
@@ -68,37 +69,28 @@ class Recipe:
         return round(self.clip_seconds * FRAMES_PER_SECOND)
 
 
-class ExampleMaker:
-    """Turns (source, record index, global example index) into a row; bad records are replaced by the next good one."""
+class RowMaker:
+    """Turns the (source, record index) pairs of a row into the row; bad records are replaced by the next good one."""
 
     def __init__(self, sources: Sequence[Source], recipe: Recipe, quarantine: Quarantine):
         self.sources, self.recipe, self.quarantine = sources, recipe, quarantine
         self._mel = lru_cache(maxsize=4096)(self._load_mel)  # short clips are small, and decoding is not free
 
-    def __call__(self, example: int, key: tuple[int, int]) -> Batch:
-        """The row of a global example index.
+    def __call__(self, row: int, keys: np.ndarray) -> Batch:
+        """The row of a global row index; `keys` [dialogues, 2].
 
         Raises:
             QuarantineError: too many records are bad.
-            DataError: no record of the source can be used.
+            DataError: no record of a source can be used.
         """
-        source = self.sources[key[0]]
-        for step in range(len(source.records)):
-            record = source.records[(key[1] + step) % len(source.records)]
-            try:
-                return self.row(record, source.audio_root, example)
-            except (AudioError, LayoutError) as error:
-                self.quarantine.note(record.dialogue_id, error.code, str(error))
-                self.quarantine.check()
-        raise DataError(f"{source.name}: none of its {len(source.records)} records can be used; see the quarantine")
+        dialogues = [self._dialogue(row * len(keys) + place, *map(int, key)) for place, key in enumerate(keys)]
+        return self.lay_out(dialogues)
 
-    def row(self, record: Record, root: Path, example: int) -> Batch:
-        """One record laid out, its random choices drawn from (seed, example)."""
+    def lay_out(self, dialogues: Sequence[Sequence[TurnPlan]]) -> Batch:
+        """Planned dialogues as one row."""
         recipe = self.recipe
-        rng = np.random.default_rng([recipe.seed, example])
-        plans = [self._plan(record, index, root, example, rng) for index in range(len(record.turns))]
         row, _ = lay_out(
-            plans,
+            dialogues,
             recipe.chat,
             recipe.shapes,
             recipe.options,
@@ -107,6 +99,28 @@ class ExampleMaker:
             positions_per_clip=recipe.clip_positions(recipe.frames),
         )
         return row
+
+    def _dialogue(self, example: int, source: int, index: int) -> list[TurnPlan]:
+        """The dialogue of a global example index, or the next one of its source that can be used."""
+        records = self.sources[source].records
+        for step in range(len(records)):
+            record = records[(index + step) % len(records)]
+            if record.dialogue_id in self.quarantine:
+                continue
+            try:
+                plans = self.plan(record, self.sources[source].audio_root, example)
+                self.lay_out([plans[:1]])  # too long alone: bad; too long beside others: shortened
+                return plans
+            except (AudioError, LayoutError) as error:
+                self.quarantine.note(record.dialogue_id, error.code, str(error))
+                self.quarantine.check()
+        name = self.sources[source].name
+        raise DataError(f"{name}: none of its {len(records)} records can be used; see the quarantine")
+
+    def plan(self, record: Record, root: Path, example: int) -> list[TurnPlan]:
+        """One record's turns, their random choices drawn from (seed, example)."""
+        rng = np.random.default_rng([self.recipe.seed, example])
+        return [self._plan(record, index, root, example, rng) for index in range(len(record.turns))]
 
     def _plan(self, record: Record, index: int, root: Path, example: int, rng: np.random.Generator) -> TurnPlan:
         recipe, turn = self.recipe, record.turns[index]
@@ -178,6 +192,8 @@ def make_batches(
     Raises:
         DataError: no records, or a batch that does not divide over the hosts.
     """
+    if recipe.pack < 1:
+        raise DataError(f"config.data.pack = {recipe.pack}: a row holds at least 1 dialogue")
     if batch_size % hosts:
         raise DataError(
             f"config.data.batch_size = {batch_size} does not divide over {hosts} processes; choose a multiple of them"
@@ -191,7 +207,7 @@ def make_batches(
     mixed = parts[0]
     if len(parts) > 1:
         mixed = grain.MapDataset.mix(parts, weights=[source.weight for source in sources])
-    rows = mixed.map_with_index(ExampleMaker(sources, recipe, quarantine))
+    rows = mixed.batch(recipe.pack, batch_fn=np.asarray).map_with_index(RowMaker(sources, recipe, quarantine))
     return HostRows(rows, batch_size, host, hosts).batch(batch_size // hosts, batch_fn=stack).slice(slice(steps))
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from ieat_jax.audio.codec import check_identity
 from ieat_jax.audio.decode import AudioError
+from ieat_jax.config import from_section
 from ieat_jax.data.batch import Batch, padding_like, stack
 from ieat_jax.data.injection import InjectionConfig
 from ieat_jax.data.layout import LayoutError, LayoutOptions, Shapes
-from ieat_jax.data.pipeline import ExampleMaker, Recipe
+from ieat_jax.data.pipeline import Recipe, RowMaker
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import read_records
 from ieat_jax.model.config import ListenConfig
@@ -30,7 +31,7 @@ def make_recipe(config: Any, listen: ListenConfig, chat: ChatFormat, *, unit_end
         internalise=stage == "joint" and (objective.internalise > 0 or objective.internalise_units > 0),
         unit_end=unit_end or 0,
     )
-    shapes = Shapes(**config.data.shapes.to_dict())
+    shapes = from_section(Shapes, config.data.shapes, "config.data.shapes")
     shapes = dataclasses.replace(
         shapes,
         teacher_tokens=shapes.teacher_tokens if options.teacher else 0,
@@ -45,8 +46,9 @@ def make_recipe(config: Any, listen: ListenConfig, chat: ChatFormat, *, unit_end
         clip_positions=functools.partial(_positions, listen),
         shapes=shapes,
         options=options,
-        injection=InjectionConfig(**config.data.injection.to_dict()),
+        injection=from_section(InjectionConfig, config.data.injection, "config.data.injection"),
         user="text" if stage == "write" else "audio",
+        pack=config.data.pack,
         privileged=config.data.privileged,
         seed=config.seed,
     )
@@ -73,14 +75,14 @@ def evaluation_batches(run: Any, records: Path, audio_root: Path | None, *, batc
     )
     identity = None if run.codec is None else run.codec.identity()
     quarantine = Quarantine(max_share=1.0, path=None)
-    maker = ExampleMaker([], recipe, quarantine)
+    maker = RowMaker([], recipe, quarantine)
     root = Path(audio_root or Path(records).parent)
     rows: list[Batch] = []
     for number, record in enumerate(read_records(records, quarantine=quarantine)):
         if identity is not None and record.codec is not None:
             check_identity(record.codec, identity, where=f"{records}: {record.dialogue_id}")
         try:
-            rows.append(maker.row(record, root, number))
+            rows.append(maker.lay_out([maker.plan(record, root, number)]))
         except (AudioError, LayoutError):
             continue
         if len(rows) == batch_size:

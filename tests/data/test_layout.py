@@ -1,12 +1,52 @@
 """The token tree, its targets, the teacher's stream and Speak's sequence."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ieat_jax.data.batch import END_OF_TURN, FORMAT, RESPONSE, SEGMENT_KINDS, SEQUENCE_FIELDS, Batch, padding_like
-from ieat_jax.data.layout import LayoutError, LayoutOptions
+from ieat_jax.data.layout import Clip, LayoutError, LayoutOptions, Shapes, TurnPlan, lay_out
+from ieat_jax.text.chat import ChatFormat
+from ieat_jax.text.tokenizer import train_tokenizer
+
+SHAPES = Shapes(tokens=256, clips=3, targets=128, answers=3, teacher_tokens=256, speak=256, groups=32)
+FRAMES, MELS, POSITIONS = 20, 8, 5
+
+
+@pytest.fixture(scope="session")
+def chat():
+    words = "I lost my keys. The user feels sad. I am so sorry. Where did you see them? In the kitchen. Let us look."
+    return ChatFormat(train_tokenizer([words] * 4, 300), True, "Be kind.")
+
+
+@pytest.fixture
+def plan():
+    """A function: fields of a TurnPlan -> one turn with thinking, and units when asked."""
+
+    def make(response="I am so sorry.", units=None, thinking=None, frames=12, **changes):
+        clip = Clip(np.full((frames, MELS), 0.5, np.float32), 3, 2)
+        if thinking is None:
+            thinking = {"perceive": "I lost my keys.", "state": "The user feels sad."}
+        fields = dict(clip=clip, text="I lost my keys.", teacher_text="I lost my keys. (The user feels sad.)")
+        return TurnPlan(**(fields | dict(thinking=thinking, response=response, units=units, style=7) | changes))
+
+    return make
+
+
+@pytest.fixture
+def row(chat):
+    """A function: (turns, options, changed shapes) -> row."""
+
+    def make(turns, options=None, **shapes):
+        options = options or LayoutOptions()
+        sizes = dataclasses.replace(SHAPES, **shapes)
+        dialogues = turns if isinstance(turns[0], list) else [turns]
+        made, counts = lay_out(dialogues, chat, sizes, options, frames=FRAMES, mels=MELS, positions_per_clip=POSITIONS)
+        return made, counts if isinstance(turns[0], list) else counts[0]
+
+    return make
 
 
 def visible(row, at):
@@ -170,6 +210,29 @@ def test_a_long_dialogue_keeps_its_first_turns_and_a_long_turn_is_an_error(row, 
     assert kept == 2
     with pytest.raises(LayoutError, match=r"targets, config\.data\.shapes\.targets is 4"):
         row(turns, targets=4)
+
+
+def test_packed_dialogues_do_not_see_each_other_and_count_their_own_positions(row, plan):
+    options = LayoutOptions(teacher=True, speech=True, unit_end=9)
+    sizes = {"tokens": 512, "teacher_tokens": 512, "speak": 512, "clips": 4, "answers": 4, "targets": 256}
+    one, two = [plan(units=[1, 2]), plan()], [plan("Let us look.", units=[3])]
+    packed, counts = row([one, two], options, **sizes)
+    assert counts == [2, 1]
+    for dialogue, segment, offset in ((one, 1, 0), (two, 3, 2)):
+        alone, _ = row(dialogue, options, **sizes)
+        mine = packed.segment_ids == segment
+        theirs = alone.segment_ids == 1
+        for name in ("tokens", "positions"):
+            np.testing.assert_array_equal(getattr(packed, name)[mine], getattr(alone, name)[theirs])
+        heard = packed.audio_index[mine] >= 0
+        np.testing.assert_array_equal(packed.audio_index[mine][heard], alone.audio_index[theirs][heard] + 5 * offset)
+    assert len({*packed.branch_ids.tolist()}) == 4
+    assert packed.answer_style[:4].tolist() == [7, 7, 7, -1]
+
+
+def test_a_row_takes_of_the_next_dialogues_what_fits(row, plan):
+    _, counts = row([[plan()], [plan(), plan()], [plan()]], clips=2)
+    assert counts == [1, 1, 0]
 
 
 def test_an_empty_row_is_padding(row, plan):

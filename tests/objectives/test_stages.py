@@ -111,7 +111,7 @@ def test_distillation_is_zero_when_the_student_reads_what_the_teacher_reads(sett
         turns = [make_turn(row + n, positions=len(ids[(row + n) % 2])) for n in range(2)]
         rows.append((turns, [ids[(row + n) % 2] for n in range(2)]))
     shapes = dataclasses.replace(SHAPES, speak=0, groups=0)
-    made = [lay_out(t, chat, shapes, ALIGN, frames=100, mels=8, positions_per_clip=count)[0] for t, _ in rows]
+    made = [lay_out([t], chat, shapes, ALIGN, frames=100, mels=8, positions_per_clip=count)[0] for t, _ in rows]
     tokens = np.zeros((4, 2, count), np.int32)
     for row, (_, said) in enumerate(rows):
         for clip, words in enumerate(said):

@@ -81,7 +81,7 @@ def make_batch(options, rows=8, *, shapes=SHAPES, positions=6, **changes):
             make_turn(row + n, thinks=(row + n) % 3 != 1, positions=positions, **changes) for n in range(1 + row % 2)
         ]
         # A goat adapter turns 97 frames into 7 positions; the clip's rows in the audio are 7 apart.
-        made.append(lay_out(turns, tiny_chat(), shapes, options, frames=FRAMES, mels=8, positions_per_clip=7)[0])
+        made.append(lay_out([turns], tiny_chat(), shapes, options, frames=FRAMES, mels=8, positions_per_clip=7)[0])
     return stack(made)
 
 
