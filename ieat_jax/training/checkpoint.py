@@ -356,7 +356,8 @@ def _corrupt_names(path: epath.Path) -> list[epath.Path]:
 
 def _barrier(name: str) -> None:
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+        with jax.set_mesh(None):
+            multihost_utils.sync_global_devices(name)
 
 
 def _quietly(function: Callable[[], Any]) -> None:

@@ -79,7 +79,8 @@ def save_run_files(
             _save_codec(path / CODEC, codec)
         write_file(path / CONFIG, to_json(config))
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("save_run_files")
+        with jax.set_mesh(None):
+            multihost_utils.sync_global_devices("save_run_files")
 
 
 def write_file(path: Path, text: str) -> None:

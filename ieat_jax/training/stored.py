@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +24,10 @@ from ieat_jax.model.paths import named_leaves
 from ieat_jax.training.fingerprint import fingerprints
 
 # Causes that say nothing about the files: a step that could not be read for one of these is not set aside.
-PASSING = (MemoryError, PermissionError, ConnectionError, TimeoutError)
+PASSING = (MemoryError, PermissionError, ConnectionError, TimeoutError, jax.errors.JaxRuntimeError)
 PASSING_CODES = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 
+Result = TypeVar("Result")
 Named = dict[str, Any]
 Table = dict[str, list[Any]]  # name -> [type, shape, fingerprint]
 
@@ -65,8 +66,24 @@ def saving_context() -> ocp.Context:
     return context
 
 
+def _loading_context() -> ocp.Context:
+    """Loads the arrays asked for; no process waits for the others, so that one that fails does not leave them there."""
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    if jax.process_count() > 1:
+        context.multiprocessing.primary_host = jax.process_index()
+        context.multiprocessing.active_processes = {jax.process_index()}
+        context.multiprocessing.barrier_sync_key_prefix = f"process_{jax.process_index()}"
+    return context
+
+
 def read_record(path: epath.Path) -> tuple[dict[str, Any], dict[str, Table]]:
     """(metadata, tables) of a step."""
+    record = agreed(path, lambda: _read_record(path))
+    return record["metadata"], record["items"]
+
+
+def _read_record(path: epath.Path) -> dict[str, Any]:
     try:
         record = json.loads((path / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
         if record["check"] != _checksum(record):
@@ -75,7 +92,37 @@ def read_record(path: epath.Path) -> tuple[dict[str, Any], dict[str, Table]]:
         raise DamagedError("its metadata file is missing") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"its metadata can not be read ({type(error).__name__}: {error})") from error
-    return record["metadata"], record["items"]
+    return record
+
+
+def agreed(path: epath.Path, read: Callable[[], Result]) -> Result:
+    """`read()`, or an error on all processes when it fails on one.
+
+    Raises:
+        DamagedError: what is in the files can not be read.
+        CheckpointError: the files can not be read now.
+    """
+    result, problem, severity = None, None, 0
+    try:
+        result = read()
+    except DamagedError as error:
+        problem, severity = error, 1
+    except Exception as error:
+        if _is_passing(error):
+            problem, severity = CheckpointError(f"{path}: can not be read now ({root_cause(error)}); try again"), 2
+        else:
+            problem, severity = DamagedError(root_cause(error)), 1
+        problem.__cause__ = error
+    if jax.process_count() > 1:
+        with jax.set_mesh(None):
+            worst = int(multihost_utils.process_allgather(np.array(severity)).max())
+        if worst > severity:
+            problem = DamagedError("another process finds it so")
+            if worst == 2:
+                problem = CheckpointError(f"{path}: another process can not read it now; try again")
+    if problem is not None:
+        raise problem
+    return result
 
 
 def load(path: epath.Path, wanted: Mapping[str, Named], tables: Mapping[str, Table]) -> dict[str, Named]:
@@ -88,19 +135,13 @@ def load(path: epath.Path, wanted: Mapping[str, Named], tables: Mapping[str, Tab
         for item, leaves in wanted.items()
     }
     full = {item: {n: leaf for n, leaf in leaves.items() if leaf.size} for item, leaves in placed.items()}
-    loaded, problem = {}, None
-    try:
-        context = ocp.Context()
-        context.pytree.loading.partial_load = True
-        with context:
-            trees = {item: nest(leaves) for item, leaves in full.items() if leaves}
-            loaded = ocp.load_checkpointables(path, trees) if trees else {}
-    except Exception as error:
-        if _is_passing(error):
-            raise CheckpointError(f"{path}: can not be read now ({root_cause(error)}); try again") from error
-        problem = DamagedError(root_cause(error))
-    if not _all_agree(problem is None):
-        raise problem or DamagedError("another process can not read it")
+    trees = {item: nest(leaves) for item, leaves in full.items() if leaves}
+
+    def read() -> dict[str, Any]:
+        with _loading_context():
+            return ocp.load_checkpointables(path, trees) if trees else {}
+
+    loaded = agreed(path, read)
     result = {}
     for item, leaves in placed.items():
         arrays = named_leaves(loaded.get(item, {}))
@@ -185,10 +226,6 @@ def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
 def absolute(folder: Any) -> epath.Path:
     """A local or cloud (gs://) folder as Orbax wants it."""
     return epath.Path(folder).expanduser().absolute()
-
-
-def _all_agree(fine: bool) -> bool:
-    return fine if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(fine)).all())
 
 
 def _causes(error: BaseException) -> list[BaseException]:

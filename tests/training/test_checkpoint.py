@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from ieat_jax.training import stored
 from ieat_jax.training.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -208,6 +209,20 @@ def test_another_configuration_is_not_damage(tmp_path):
         assert checkpoints.latest() == 3
     for part in ("new.kernel is missing there", "write.norm is only there", "float32[64, 16] there, float32[64, 32]"):
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize("error", [ValueError("RESOURCE_EXHAUSTED: out of memory"), PermissionError("no access")])
+def test_a_step_that_can_not_be_read_now_is_not_set_aside(tmp_path, monkeypatch, error):
+    items = three_steps(tmp_path / "c")[2]
+
+    def fail(*arguments, **options):
+        raise KeyError("incompatible handler") from error  # as Orbax does
+
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        monkeypatch.setattr(stored.ocp, "load_checkpointables", fail)
+        with pytest.raises(CheckpointError, match=r"c/3: can not be read now \(.*(RESOURCE_EX|no access).*try again"):
+            checkpoints.restore(None, shapes(items))
+        assert checkpoints.steps() == [1, 2, 3]
 
 
 def test_saved_arrays_may_be_donated_at_once(tmp_path):
