@@ -42,7 +42,10 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
         ConfigError: no such file, no `get_config`, an argument it does not take, an unknown field, a wrong type.
     """
     path, arg = _split_spec(spec)
-    config = normal(_get_config(path, spec)(arg) if arg is not None else _get_config(path, spec)())
+    get_config = _recipe(path)
+    if arg is not None and not inspect.signature(get_config).parameters:
+        raise ConfigError(f"--config={spec}: get_config of {path} takes no argument; leave ':{arg}' out")
+    config = normal(get_config() if arg is None else get_config(arg))
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"{path}: get_config returns {type(config).__name__}; it must return a ConfigDict")
     for field, text in _pairs(overrides):
@@ -61,8 +64,8 @@ def _split_spec(spec: str) -> tuple[Path, str | None]:
     return path, found[2]
 
 
-def _get_config(path: Path, spec: str) -> Callable[..., Any]:
-    """`get_config` of a recipe file, checked against whether the spec has an argument."""
+def _recipe(path: Path) -> Callable[..., Any]:
+    """`get_config` of a recipe file."""
     module_spec = importlib.util.spec_from_file_location(f"ieat_jax_recipe_{path.stem}", path)
     module = importlib.util.module_from_spec(module_spec)
     try:
@@ -72,9 +75,6 @@ def _get_config(path: Path, spec: str) -> Callable[..., Any]:
     function = getattr(module, "get_config", None)
     if not callable(function):
         raise ConfigError(f"{path}: the file has no function get_config(arg=''); it must return the ConfigDict")
-    argument = _split_spec(spec)[1]
-    if argument is not None and not inspect.signature(function).parameters:
-        raise ConfigError(f"--config={spec}: get_config of {path} takes no argument; leave {':' + argument!r} out")
     return function
 
 
