@@ -8,14 +8,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ieat_jax.audio.decode import MIN_SECONDS, SAMPLE_RATE
 from ieat_jax.data.emotions import EMOTIONS
 from ieat_jax.data.injection import parse_thinking
 from ieat_jax.errors import UserError
 from ieat_jax.evaluation.controls import balanced_sources
-from ieat_jax.evaluation.items import Item, read_items
+from ieat_jax.evaluation.items import Item, read_items, spread
 from ieat_jax.evaluation.scores import confusion, content_recall, proportion, uar
 from ieat_jax.evaluation.styles import style_of
 from ieat_jax.inference.generator import Generator, Limits, Reply
@@ -51,7 +53,7 @@ class Answer:
 
     reply: Reply
     emotion: int  # index into EMOTIONS, -1 = none that counts
-    readable: bool  # the thinking was closed by the model and parses
+    readable: bool  # the thinking was closed by the model and holds nothing but known sentences
     cause: str
 
 
@@ -59,7 +61,7 @@ def understand(reply: Reply) -> Answer:
     """Read a reply's thinking; one that was not closed by the model counts as no answer."""
     thought = parse_thinking(reply.think_text)
     readable = bool(reply.think_closed and thought["valid"])
-    label = thought["emotion"] if readable else None
+    label = thought["emotion"] if reply.think_closed else None
     return Answer(reply, EMOTIONS.index(label) if label in EMOTIONS else -1, readable, thought["cause"] or "")
 
 
@@ -75,15 +77,17 @@ def score(checkpoint: Path, records: Path, out: Path, options: ScoreOptions) -> 
     run = load_run(checkpoint, step=options.step)
     limits = Limits(options.max_think, options.max_response, options.max_speech_seconds)
     generator = Generator.from_run(run, limits=limits, batch_size=options.batch_size, seed=options.seed)
-    items, skipped = read_items(records, options.audio_root, generator.prompts.clip_seconds, options.limit)
+    items, skipped = read_items(records, options.audio_root, generator.config.listen.clip_seconds, options.limit)
     _report_skipped(records, items, skipped)
 
-    replies = generator.reply([item.turns for item in items], think=options.think)
+    # First, because units of another codec are an error.
+    units = unit_metrics(run, generator, records, options)
+    spoken = chosen_to_speak(generator, len(items), options)
+    replies = reply_all(generator, items, spoken, options)
     answers = [understand(reply) for reply in replies]
-    spoken = speak(generator, items, options) if options.speak and run.codec is not None else {}
     metrics = {
         "checkpoint": str(checkpoint),
-        "stage": run.config.stage,
+        "stage": run.stage,
         "step": run.step,
         "records": str(records),
         "n": len(items),
@@ -95,13 +99,11 @@ def score(checkpoint: Path, records: Path, out: Path, options: ScoreOptions) -> 
         metrics["controls"] = control_metrics(generator, items, options)
     transcripts = {}
     if spoken and options.asr:
-        metrics["speech"], transcripts = speech_metrics(items, spoken)
-    if run.codec is not None:
-        from ieat_jax.evaluation.units import unit_accuracy
-
-        metrics["units"] = unit_accuracy(run, generator, items)
+        metrics["speech"], transcripts = speech_metrics(answers, spoken)
+    if units["n"]:
+        metrics["units"] = units
     metrics["seconds"] = round(time.perf_counter() - started, 1)
-    write_scores(out, checkpoint, metrics, items, answers, spoken, transcripts, options)
+    write_scores(out, checkpoint, metrics, items, answers, transcripts, options)
     return metrics
 
 
@@ -160,55 +162,78 @@ def control_metrics(generator: Generator, items: Sequence[Item], options: ScoreO
     if len(scored) < 2:
         return {}
     gold = [item.emotion for item in scored]
-    sources = balanced_sources(gold, seed=options.seed)
+    voices = [item.turns[-1].audio for item in scored]
+    # Equally long for all: the length of a clip tells about the voice, too.
+    silence = np.zeros(int(np.median([len(voice) for voice in voices])), np.float32)
+    others = {
+        "silence": [silence] * len(scored),
+        "shuffled": [voices[source] for source in balanced_sources(gold, seed=options.seed)],
+    }
     results = {}
-    for name in ("silence", "shuffled"):
-        dialogues = []
-        for index, item in enumerate(scored):
-            other = scored[sources[index]].turns[-1].audio
-            dialogues.append([_with_audio(turn, other if name == "shuffled" else None) for turn in item.turns])
-        answers = [understand(reply) for reply in generator.reply(dialogues, think=True)]
-        predicted = [answer.emotion for answer in answers]
+    for name, audio in others.items():
+        dialogues = [
+            [_with_audio(turn, other) for turn in item.turns] for item, other in zip(scored, audio, strict=True)
+        ]
+        predicted = [understand(reply).emotion for reply in _think(generator, dialogues)]
         results[name] = uar(gold, predicted, len(EMOTIONS), seed=options.seed).as_dict()
     return results
 
 
-def _with_audio(turn: UserTurn, audio: np.ndarray | None) -> UserTurn:
-    """A spoken turn with other audio, or with silence of the same length."""
-    if turn.audio is None:
-        return turn
-    return replace(turn, audio=np.zeros_like(turn.audio) if audio is None else audio)
+def _think(generator: Generator, dialogues: Sequence[Sequence[UserTurn]]) -> list[Reply]:
+    """Replies for their thinking alone; equal dialogues (all those of one silent turn) are answered once."""
+    keys = [tuple((id(turn.audio), turn.text, turn.response) for turn in turns) for turns in dialogues]
+    distinct = dict(zip(keys, dialogues, strict=True))
+    replies = dict(zip(distinct, generator.reply(list(distinct.values()), max_response=1), strict=True))
+    return [replies[key] for key in keys]
 
 
-def speak(generator: Generator, items: Sequence[Item], options: ScoreOptions) -> dict[int, Reply]:
-    """Spoken replies to turns spread evenly over the items: item index -> reply with waveform."""
-    if generator.model.speak is None:
-        return {}
-    chosen = spread(len(items), options.speak)
-    replies = generator.reply([items[index].turns for index in chosen], think=options.think, speech="waveform")
-    return dict(zip(chosen, replies, strict=True))
+def _with_audio(turn: UserTurn, audio: np.ndarray) -> UserTurn:
+    """A spoken turn with another clip in place of its own."""
+    return turn if turn.audio is None else replace(turn, audio=audio)
 
 
-def spread(size: int, count: int) -> list[int]:
-    """`count` indices spread evenly over range(size)."""
-    count = min(size, count)
-    return [int(i * size / count) for i in range(count)]
+def chosen_to_speak(generator: Generator, size: int, options: ScoreOptions) -> list[int]:
+    """Indices of the turns whose reply is spoken, spread evenly; none where the model cannot speak."""
+    can_speak = generator.model.speak is not None and generator.codec is not None
+    return spread(size, options.speak) if can_speak else []
 
 
-def speech_metrics(items: Sequence[Item], spoken: dict[int, Reply]) -> tuple[dict, dict[int, str]]:
+def reply_all(generator: Generator, items: Sequence[Item], spoken: Sequence[int], options: ScoreOptions) -> list[Reply]:
+    """A reply to every item, those of `spoken` with their waveform."""
+    written = sorted(set(range(len(items))) - set(spoken))
+    replies = {}
+    for indices, speech in ((written, "none"), (spoken, "waveform")):
+        dialogues = [items[index].turns for index in indices]
+        replies |= dict(zip(indices, generator.reply(dialogues, think=options.think, speech=speech), strict=True))
+    return [replies[index] for index in range(len(items))]
+
+
+def unit_metrics(run: Any, generator: Generator, records: Path, options: ScoreOptions) -> dict:
+    """Teacher-forced accuracy over the records' own units; n = 0 where there are none, or no Speak."""
+    from ieat_jax.evaluation.units import unit_accuracy
+    from ieat_jax.training.recipe import evaluation_batches
+
+    if run.codec is None or run.model.speak is None:
+        return {"n": 0}
+    with generator.context():
+        batches = evaluation_batches(run, records, options.audio_root, batch_size=generator.batch_size)
+        return unit_accuracy(run.model, generator.listener, batches, run.codec.end_id)
+
+
+def speech_metrics(answers: Sequence[Answer], spoken: Sequence[int]) -> tuple[dict, dict[int, str]]:
     """Word error rate of the spoken replies against the text the model wrote, and the transcripts."""
-    from ieat_jax.evaluation.asr import WhisperASR, word_error_rate
+    from ieat_jax.evaluation.asr import WhisperASR, normalise_words, word_error_rate
 
-    indices = [index for index, reply in spoken.items() if reply.text]
-    silent = [index for index in indices if not len(spoken[index].waveform)]
-    voiced = [index for index in indices if len(spoken[index].waveform)]
-    heard = WhisperASR().transcribe([spoken[index].waveform for index in voiced]) if voiced else []
-    transcripts = dict(zip(voiced, heard, strict=True)) | dict.fromkeys(silent, "")
+    said = {index: answers[index].reply for index in spoken}
+    indices = [index for index, reply in said.items() if reply.text]
+    voiced = [index for index in indices if len(said[index].waveform) >= MIN_SECONDS * SAMPLE_RATE]
+    heard = WhisperASR().transcribe([said[index].waveform for index in voiced]) if voiced else []
+    transcripts = dict.fromkeys(indices, "") | dict(zip(voiced, heard, strict=True))
     rate = float("nan")
-    if indices:
-        rate = word_error_rate([spoken[i].text for i in indices], [transcripts[i] for i in indices])
-    ended = proportion([reply.speech_ended for reply in spoken.values()])
-    return {"wer": rate, "n": len(indices), "silent": len(silent), "ended": ended}, transcripts
+    if any(normalise_words(said[index].text) for index in indices):
+        rate = word_error_rate([said[index].text for index in indices], [transcripts[index] for index in indices])
+    ended = proportion([reply.speech_ended for reply in said.values()])
+    return {"wer": rate, "n": len(indices), "silent": len(indices) - len(voiced), "ended": ended}, transcripts
 
 
 def write_scores(
@@ -217,7 +242,6 @@ def write_scores(
     metrics: dict,
     items: Sequence[Item],
     answers: Sequence[Answer],
-    spoken: dict[int, Reply],
     transcripts: dict[int, str],
     options: ScoreOptions,
 ) -> None:
@@ -227,7 +251,8 @@ def write_scores(
     samples = out / "samples"
     samples.mkdir(parents=True, exist_ok=True)
     # Samples come from the spoken turns where there are any, so that the report can play both sides.
-    pool = sorted(spoken) or list(range(len(items)))
+    spoken = [index for index, answer in enumerate(answers) if answer.reply.waveform is not None]
+    pool = spoken or range(len(items))
     kept = {pool[i] for i in spread(len(pool), options.samples)} if options.samples else set()
     with (out / "predictions.jsonl").open("w", encoding="utf-8") as file:
         for index, (item, answer) in enumerate(zip(items, answers, strict=True)):
@@ -236,7 +261,7 @@ def write_scores(
                 line["spoken_transcript"] = transcripts[index]
             if index in kept:
                 line["sample"] = {}
-                sounds = {"heard": item.turns[-1].audio, "said": spoken[index].waveform if index in spoken else None}
+                sounds = {"heard": item.turns[-1].audio, "said": answer.reply.waveform}
                 for kind, waveform in sounds.items():
                     if waveform is not None and len(waveform):
                         path = samples / f"{index:05d}_{kind}.wav"
@@ -263,7 +288,7 @@ def _prediction(item: Item, answer: Answer) -> dict:
         "text": reply.text,
         "think_closed": reply.think_closed,
         "response_ended": reply.response_ended,
-        "style": style_of(reply.text),
+        "style": style_of(reply.text) if item.style else None,
         "reference_style": item.style,
         "cause": item.cause or None,
     }

@@ -1,37 +1,61 @@
 """Teacher-forced accuracy of the speech units: how often the best id is the true one."""
 
 from collections.abc import Iterable
-from functools import partial
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ieat_jax.data.batch import Batch
+from ieat_jax.inference.listener import Listener
 from ieat_jax.model.attention import Stream
+from ieat_jax.model.llm import pick_rows
+from ieat_jax.model.sharding import put
 from ieat_jax.model.unified import UnifiedModel
 
 
-@partial(jax.jit)
-def best_units(model: UnifiedModel, batch: Batch) -> jax.Array:
-    """The model's best unit at every Speak position, [B,S,4]."""
+@jax.jit
+def best_units(model: UnifiedModel, batch: Batch, audio: jax.Array) -> jax.Array:
+    """The model's best unit of every group of the batch, [B,Q,4]; `audio` [B,C,A,D] is what Listen makes of it."""
     stream = Stream(batch.positions, batch.segment_ids, batch.branch_ids)
-    audio = model.listen(batch.mel, batch.clip_frames)[0] if batch.mel.shape[1] else None
     states = model.think(batch.tokens, stream, audio, batch.audio_index)
     fed = model.speak.feed(states, batch.speak_state, batch.speak_units)
     spoken = model.speak(fed, Stream(batch.speak_positions, batch.speak_ids, jnp.zeros_like(batch.speak_ids)))
-    return jnp.argmax(model.speak.unit_logits(spoken), axis=-1)
+    return jnp.argmax(model.speak.unit_logits(pick_rows(spoken, batch.unit_at)), axis=-1)
 
 
-def unit_accuracy(model: UnifiedModel, batches: Iterable[Batch], end_id: int) -> dict:
+def hear(batch: Batch, listener: Listener, model: UnifiedModel) -> np.ndarray:
+    """Listen's positions of the batch's clips [B,C,A,D], zero elsewhere."""
+    frames = np.asarray(batch.clip_frames)
+    places = list(zip(*np.nonzero(frames), strict=True))
+    heard = listener([np.asarray(batch.mel[place])[: frames[place]] for place in places])
+    audio = np.zeros((*frames.shape, listener.positions, model.config.llm.width), jnp.dtype(model.config.dtype))
+    for place, positions in zip(places, heard, strict=True):
+        audio[place][: len(positions)] = positions
+    return audio
+
+
+def true_units(batch: Batch) -> np.ndarray:
+    """The units that the groups of the batch stand for, [B,Q,4], -1 = no group."""
+    at = np.asarray(batch.unit_at)[..., None]
+    return np.where(at >= 0, np.take_along_axis(np.asarray(batch.speak_targets), np.maximum(at, 0), axis=1), -1)
+
+
+def unit_accuracy(model: UnifiedModel, listener: Listener, batches: Iterable[Batch], end_id: int) -> dict:
     """{'accuracy', 'unigram', 'n'} over all units that stand for sound; the end of speech is not counted.
 
     `unigram` is the accuracy of always answering the commonest of the scored units: the best constant answer.
     """
     hits, targets = [], []
     for batch in batches:
-        best, wanted = np.asarray(best_units(model, batch)), np.asarray(batch.speak_targets)
+        wanted = true_units(batch)
         counted = (wanted >= 0) & (wanted < end_id)
+        if not counted.any():
+            continue
+        audio = hear(batch, listener, model)
+        read = replace(batch, mel=batch.mel[:, :, :0])  # heard already
+        best = np.asarray(best_units(model, put(read, "batch"), put(audio, "batch")))
         hits.append(best[counted] == wanted[counted])
         targets.append(wanted[counted])
     right, wanted = np.concatenate(hits or [np.zeros(0, bool)]), np.concatenate(targets or [np.zeros(0, int)])

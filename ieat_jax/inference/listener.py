@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from ieat_jax.audio.logmel import log_mel
 from ieat_jax.model.config import ListenConfig
 from ieat_jax.model.listen import FRAMES_PER_SECOND, Listen, adapter_length
 from ieat_jax.model.sharding import put
@@ -29,10 +28,15 @@ class Listener:
         self._known: OrderedDict[bytes, np.ndarray] = OrderedDict()
         self._bytes = 0
 
-    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """16 kHz waveforms within the window -> their positions of the LLM, each [A,D]. Call it under the mesh."""
-        keys = [hashlib.blake2b(waveform.tobytes(), digest_size=16).digest() for waveform in waveforms]
-        new = {key: waveform for key, waveform in zip(keys, waveforms, strict=True) if key not in self._known}
+    @property
+    def positions(self) -> int:
+        """A: the positions that the window takes."""
+        return int(adapter_length(self.config.adapter, self.frames))
+
+    def __call__(self, mels: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Log-mels [F,M] within the window -> their positions of the LLM, each [A,D]. Call it under the mesh."""
+        keys = [hashlib.blake2b(mel.tobytes(), digest_size=16).digest() for mel in mels]
+        new = {key: mel for key, mel in zip(keys, mels, strict=True) if key not in self._known}
         found = {key: self._known[key] for key in keys if key in self._known}
         for first in range(0, len(new), self.rows):
             part = list(new)[first : first + self.rows]
@@ -40,14 +44,13 @@ class Listener:
         self._remember({key: found[key] for key in keys})
         return [found[key] for key in keys]
 
-    def _run(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        mel = np.zeros((self.rows, 1, self.frames, self.config.encoder.num_mels), np.float32)
+    def _run(self, mels: Sequence[np.ndarray]) -> list[np.ndarray]:
+        padded = np.zeros((self.rows, 1, self.frames, self.config.encoder.num_mels), np.float32)
         frames = np.zeros((self.rows, 1), np.int32)
-        for row, waveform in enumerate(waveforms):
-            own = log_mel(waveform, num_mels=mel.shape[-1])[: self.frames]
-            mel[row, 0, : len(own)], frames[row] = own, len(own)
-        heard = np.asarray(_hear(self.listen, put(mel, "batch"), put(frames, "batch")))
-        lengths = [int(adapter_length(self.config.adapter, int(count))) for count in frames[: len(waveforms), 0]]
+        for row, mel in enumerate(mels):
+            padded[row, 0, : len(mel)], frames[row] = mel, len(mel)
+        heard = np.asarray(_hear(self.listen, put(padded, "batch"), put(frames, "batch")))
+        lengths = [int(adapter_length(self.config.adapter, len(mel))) for mel in mels]
         return [heard[row, :length].copy() for row, length in enumerate(lengths)]
 
     def _remember(self, found: dict[bytes, np.ndarray]) -> None:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ieat_jax.audio.decode import MIN_SECONDS, SAMPLE_RATE, read_audio
-from ieat_jax.audio.logmel import HOP
+from ieat_jax.audio.logmel import log_mel
 from ieat_jax.errors import UserError
 from ieat_jax.model.config import ListenConfig
 from ieat_jax.model.listen import adapter_length
@@ -57,7 +57,7 @@ class HostPrompt:
     positions: np.ndarray  # [T]
     segment_ids: np.ndarray  # [T]
     audio_index: np.ndarray  # [T] -1 = text, else counted over all clips
-    clips: tuple[np.ndarray, ...]  # 16 kHz waveforms, within the model's window
+    clips: tuple[np.ndarray, ...]  # log-mels [F,M]
     speech_prefix: np.ndarray  # [P] indices whose Think states Speak reads: its system prompt, then the current turn
     thinks: bool
 
@@ -164,9 +164,10 @@ class _Row:
             raise PromptError(f"turn {number} has neither audio nor text")
         self.add(chat.user_open)
         if turn.audio is not None:
-            clip = load_audio(turn.audio, listen.clip_seconds)[: round(listen.clip_seconds * SAMPLE_RATE)]
-            count = int(adapter_length(listen.adapter, len(clip) // HOP))
-            self.clips.append(clip)
+            waveform = load_audio(turn.audio, listen.clip_seconds)[: round(listen.clip_seconds * SAMPLE_RATE)]
+            mel = log_mel(waveform, num_mels=listen.encoder.num_mels)
+            count = int(adapter_length(listen.adapter, len(mel)))
+            self.clips.append(mel)
             self.add([chat.audio_id] * count)
             self.audio_index[len(self.tokens) - count :] = range(self.heard, self.heard + count)
             self.heard += count
