@@ -34,6 +34,17 @@ def _window() -> np.ndarray:
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32)
 
 
+def clip_log_mel(waveform: np.ndarray, *, num_mels: int, window_seconds: float) -> np.ndarray:
+    """The frames of a clip [F, num_mels] that hold any of its sound, as Whisper has them in its padded window.
+
+    Frames beyond are silence, which the model fills in by itself.
+    """
+    size = round(window_seconds * SAMPLE_RATE)
+    # A frame reaches N_FFT / 2 samples to both sides of its centre.
+    frames = min(size // HOP, (min(len(waveform), size) + N_FFT // 2 - 1) // HOP + 1)
+    return log_mel(waveform, num_mels=num_mels, window_seconds=window_seconds)[:frames]
+
+
 def log_mel(waveform: np.ndarray, *, num_mels: int = 80, window_seconds: float | None = None) -> np.ndarray:
     """Log-mel of a 16 kHz waveform [samples] as Whisper computes it: [F, num_mels] float32, one frame per 10 ms.
 

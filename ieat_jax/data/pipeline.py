@@ -19,7 +19,7 @@ import numpy as np
 
 from ieat_jax.audio.codec import check_identity
 from ieat_jax.audio.decode import SAMPLE_RATE, AudioError, read_audio
-from ieat_jax.audio.logmel import HOP, log_mel
+from ieat_jax.audio.logmel import HOP, clip_log_mel
 from ieat_jax.data.batch import Batch, stack
 from ieat_jax.data.emotions import EMOTIONS, STYLES
 from ieat_jax.data.injection import InjectionConfig, choose_mode, privileged, thinking
@@ -130,6 +130,7 @@ class RowMaker:
         if not recipe.chat.thinks:
             mode = "none"
         thought = thinking(record, index, rng)
+        thought = {name: sentence for name, sentence in thought.items() if name in recipe.injection.segments}
         known = privileged(record, index, rng) if recipe.privileged else ""
         if mode == "partial":
             thought = dict(list(thought.items())[dropped:])
@@ -157,7 +158,7 @@ class RowMaker:
 
     def _load_mel(self, audio: str, root: Path) -> np.ndarray:
         waveform = read_audio(audio, max_seconds=self.recipe.clip_seconds, root=root)
-        return log_mel(waveform, num_mels=self.recipe.num_mels)[: self.recipe.frames]
+        return clip_log_mel(waveform, num_mels=self.recipe.num_mels, window_seconds=self.recipe.clip_seconds)
 
 
 class HostRows(grain.MapDataset):

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ieat_jax.audio.decode import MIN_SECONDS, SAMPLE_RATE, read_audio
-from ieat_jax.audio.logmel import log_mel
+from ieat_jax.audio.logmel import clip_log_mel
 from ieat_jax.errors import UserError
 from ieat_jax.model.config import ListenConfig
 from ieat_jax.model.listen import adapter_length
@@ -164,8 +164,8 @@ class _Row:
             raise PromptError(f"turn {number} has neither audio nor text")
         self.add(chat.user_open)
         if turn.audio is not None:
-            waveform = load_audio(turn.audio, listen.clip_seconds)[: round(listen.clip_seconds * SAMPLE_RATE)]
-            mel = log_mel(waveform, num_mels=listen.encoder.num_mels)
+            waveform = load_audio(turn.audio, listen.clip_seconds)
+            mel = clip_log_mel(waveform, num_mels=listen.encoder.num_mels, window_seconds=listen.clip_seconds)
             count = int(adapter_length(listen.adapter, len(mel)))
             self.clips.append(mel)
             self.add([chat.audio_id] * count)

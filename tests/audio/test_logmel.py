@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ieat_jax.audio.logmel import HOP, log_mel, mel_filters
+from ieat_jax.audio.logmel import clip_log_mel, log_mel, mel_filters
 
 
 def speechlike(seconds, seed=0):
@@ -56,3 +56,14 @@ def test_silence_is_finite_and_constant():
 def test_rejects_more_than_one_channel():
     with pytest.raises(ValueError, match="one waveform"):
         log_mel(np.zeros((2, 16_000), np.float32))
+
+
+def test_a_clip_keeps_every_frame_that_hears_it_and_the_rest_of_its_window_is_silence():
+    rng = np.random.default_rng(0)
+    for samples in (4000, 4001, 4159, 15_900, 20_000):
+        waveform = rng.normal(size=samples).astype(np.float32) * 0.1
+        whole = log_mel(waveform, window_seconds=1.0)
+        clip = clip_log_mel(waveform, num_mels=80, window_seconds=1.0)
+        np.testing.assert_array_equal(clip, whole[: len(clip)])
+        silence = max(whole.max() - 2.0, -1.5)  # Whisper's floor: 8 decades below the maximum, scaled by 1 / 4
+        np.testing.assert_allclose(whole[len(clip) :], silence, atol=1e-5)
