@@ -199,12 +199,14 @@ def make_batches(
         raise DataError(
             f"config.data.batch_size = {batch_size} does not divide over {hosts} processes; choose a multiple of them"
         )
+    needed = steps * batch_size * recipe.pack
     parts = []
     for number, source in enumerate(sources):
         if not source.records:
             raise DataError(f"{source.name}: holds no usable record")
         keys = [(number, index) for index in range(len(source.records))]
-        parts.append(grain.MapDataset.source(keys).seed(recipe.seed + number).shuffle().repeat())
+        epochs = needed // len(keys) + 1  # of each alone as many as the whole run could ask for
+        parts.append(grain.MapDataset.source(keys).seed(recipe.seed + number).shuffle().repeat(epochs))
     mixed = parts[0]
     if len(parts) > 1:
         mixed = grain.MapDataset.mix(parts, weights=[source.weight for source in sources])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ieat_jax.audio.logmel import clip_log_mel, log_mel, mel_filters
+from ieat_jax.audio.logmel import HOP, clip_log_mel, log_mel, mel_filters
 
 
 def speechlike(seconds, seed=0):
