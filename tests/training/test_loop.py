@@ -1,0 +1,229 @@
+"""Whole runs of a tiny model: resume, hand-over between stages, what trains, and errors for people."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from training.tiny_stages import recipe, write_corpus
+
+from ieat_jax.config import from_json, to_json
+from ieat_jax.errors import UserError
+from ieat_jax.model.paths import named_leaves
+from ieat_jax.training.loop import TrainError, check_resume, train
+from ieat_jax.training.run import load_run
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def aligned(corpus, tmp_path_factory):
+    """A finished align run of 4 steps, with checkpoints of steps 0, 2 and 4."""
+    folder = tmp_path_factory.mktemp("runs") / "align"
+    result = train(recipe(corpus, "align", checkpoint__initial=True, checkpoint__keep=5), folder)
+    assert (result.step, result.preempted) == (4, False)
+    return folder
+
+
+def parameters(path, step=None):
+    return {name: np.asarray(leaf) for name, leaf in named_leaves(load_run(path, step=step).model).items()}
+
+
+def assert_equal_bits(one, two):
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+
+
+def metrics(path):
+    lines = [json.loads(line) for line in (Path(path) / "metrics.jsonl").read_text().splitlines()]
+    timed = ("seconds", "per_second")
+    return [{name: value for name, value in line.items() if not name.endswith(timed)} for line in lines]
+
+
+def test_only_what_the_rules_train_changes(aligned):
+    before, after = parameters(aligned, 0), parameters(aligned, 4)
+    for name in before:
+        trained = ".lora_" in name or name.startswith(
+            ("listen.adapter", "listen.mix", "listen.norm", "emotion.attribute")
+        )
+        changed = not np.array_equal(before[name], after[name])
+        if name.startswith("emotion.style"):
+            continue  # no loss of this stage reads it
+        assert changed == trained, name
+    frozen = {path.name for path in (aligned / "frozen").iterdir()}
+    assert frozen
+    names = {line["step"] for line in metrics(aligned)}
+    assert names == {2, 4}
+
+
+def test_the_log_has_every_loss_part(aligned):
+    last = metrics(aligned)[-1]
+    assert {"loss", "kl", "eot", "ce", "attribute", "ce_state", "ce_response", "grad_norm", "learning_rate"} <= set(
+        last
+    )
+    parts = last["kl"] + last["eot"] + last["ce"] + 0.1 * last["attribute"]
+    assert last["loss"] == pytest.approx(parts, rel=0.05)  # the mean of two steps' ratios against the ratio of sums
+    assert list((aligned / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("stage", ["align", "joint"])
+def test_stopping_and_going_on_gives_the_same_bits(corpus, tmp_path, stage, aligned):
+    straight = recipe(corpus, stage)
+    if stage == "align":
+        whole = aligned
+    else:
+        whole = tmp_path / "whole"
+        train(straight, whole)
+    parts = tmp_path / "parts"
+
+    class Leave:
+        """SIGTERM after step 1: as `Preemption` reports it."""
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def requested(self, step):
+            return step == 1
+
+    import ieat_jax.training.loop as loop
+
+    original = loop.Preemption
+    loop.Preemption = Leave
+    try:
+        result = train(straight, parts)
+        assert (result.step, result.preempted) == (1, True)
+    finally:
+        loop.Preemption = original
+    train(straight, parts)
+    assert_equal_bits(parameters(whole), parameters(parts))
+    assert metrics(whole)[-1] == pytest.approx(metrics(parts)[-1])
+
+
+def test_a_killed_process_goes_on_with_the_same_bits(corpus, tmp_path, aligned):
+    config = recipe(corpus, "align", checkpoint__initial=True, checkpoint__keep=5)
+    file = tmp_path / "recipe.py"
+    file.write_text(
+        "from ieat_jax.config import from_json\n"
+        f"def get_config():\n    return from_json({to_json(config)!r}).copy_and_resolve_references()\n"
+    )
+    environment = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"], "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "ieat_jax.train", "--config", str(file), "--workdir", str(tmp_path / "run")]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in process.stdout:
+        if line.startswith("step 2/"):
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_equal_bits(parameters(aligned), parameters(tmp_path / "run"))
+
+
+def test_joint_starts_from_align_and_says_what_is_loaded_and_what_is_new(corpus, tmp_path, aligned, capsys):
+    allow = (r"speak\..*",)
+    config = recipe(
+        corpus, "joint", init__checkpoint=str(aligned), init__allow_new=allow, train__steps=3, tokenizer__path=""
+    )
+    train(config, tmp_path / "joint")
+    printed = capsys.readouterr().out
+    assert f"loaded from {aligned} step 4: emotion.attribute (2)" in printed
+    assert "copied within the model: speak" in printed
+    assert "new (random): speak (2)" in printed
+    report = json.loads((tmp_path / "joint" / "handover.json").read_text())
+    assert sorted(report["new"]) == ["speak.embed", "speak.heads"]
+    assert report["copied"]["speak.layers.mlp.up.kernel"] == "write.layers.mlp.up.kernel"
+    assert all(name.startswith("speak.") for name in report["copied"])
+    with pytest.raises(UserError, match=r"speak\.embed, speak\.heads: neither in .* nor declared new"):
+        train(recipe(corpus, "joint", init__checkpoint=str(aligned)), tmp_path / "undeclared")
+
+
+def test_lora_is_merged_when_the_next_stage_has_none(corpus, tmp_path, aligned):
+    config = recipe(
+        corpus, "joint", init__checkpoint=str(aligned), init__allow_new=(r"speak\..*",), checkpoint__initial=True
+    )
+    train(config, tmp_path / "joint")
+    before, after = parameters(aligned), parameters(tmp_path / "joint", 0)
+    name = "write.layers.mlp.up.kernel"
+    low = np.einsum("ndr,nrh->ndh", before[f"{name[:-7]}.lora_a"], before[f"{name[:-7]}.lora_b"]) * 8.0
+    np.testing.assert_allclose(after[name], before[name] + low, atol=1e-6)
+    assert np.abs(low).max() > 1e-6
+    assert not any(".lora_" in name for name in after)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "accumulate"), [((1, 4, 1, 2), 1), ((1, 1, 1, 1), 1), ((1, 8, 1, 1), 1), ((1, 2, 1, 1), 4)]
+)
+def test_meshes_and_micro_batches_give_the_same_losses(corpus, tmp_path, mesh, accumulate, monkeypatch):
+    import ieat_jax.training.loop as loop
+    from ieat_jax.model.sharding import MESH_AXES, make_mesh
+
+    sizes = dict(zip(MESH_AXES, mesh, strict=True))
+    devices = jax.devices()[: int(np.prod(mesh))]
+    monkeypatch.setattr(loop, "make_mesh", lambda _: make_mesh(types.SimpleNamespace(**sizes), devices))
+    config = recipe(corpus, "joint", train__accumulate=accumulate, train__log_every=1, train__steps=3)
+    train(config, tmp_path / "run")
+    losses = [line["loss"] for line in metrics(tmp_path / "run")]
+    expected = test_meshes_and_micro_batches_give_the_same_losses.__dict__.setdefault("losses", losses)
+    assert losses == pytest.approx(expected, rel=2e-5)
+
+
+def test_resuming_with_another_configuration_or_other_data_is_refused(corpus, tmp_path, aligned):
+    run = tmp_path / "run"
+    shutil.copytree(aligned, run)
+    with pytest.raises(TrainError, match=r"config\.objective\.kl: 1\.0 then, 2\.0 now"):
+        train(recipe(corpus, "align", objective__kl=2.0), run)
+    stored = {"config": {"a": {"b": 1}, "checkpoint": {"every": 1}}, "data": {"x": 1}}
+    check_resume(stored, {"config": {"a": {"b": 1}, "checkpoint": {"every": 9}}, "data": {"x": 1}}, allow=False)
+    with pytest.raises(TrainError, match="the records of x"):
+        check_resume(stored, stored | {"data": {"x": 2}}, allow=False)
+    check_resume(stored, stored | {"data": {"x": 2}}, allow=True)
+
+
+@pytest.mark.parametrize(
+    ("stage", "fields", "text"),
+    [
+        ("align", {"data__batch_size": 12}, r"config\.data\.batch_size = 12 does not divide"),
+        ("align", {"tokenizer__path": ""}, r"config\.tokenizer\.path is empty"),
+        ("joint", {"codec": ""}, r"set config\.codec"),
+        ("joint", {"model__speak__unit_vocab_size": 99}, r"unit_vocab_size = 99, but the codec ieat-mel has 34"),
+        ("align", {"model__llm__vocab_size": 100}, "is too small for it"),
+        ("align", {"init__checkpoint": "/nowhere/run"}, "/nowhere/run"),
+        ("align", {"data__sources": {}}, "names no records"),
+        ("align", {"data__shapes__tokens": 20}, r"config\.data\.shapes\.tokens is 20"),
+    ],
+)
+def test_mistakes_are_errors_that_name_the_field(corpus, tmp_path, stage, fields, text):
+    with pytest.raises(UserError, match=text):
+        train(recipe(corpus, stage, **fields), tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(corpus, tmp_path):
+    config = recipe(corpus, "write", optimizer__learning_rate=1e30, optimizer__clip_norm=0.0, train__steps=12)
+    config = from_json(to_json(config))
+    with config.unlocked():
+        config.optimizer.max_bad_steps = 2
+    with pytest.raises(TrainError, match=r"not finite .* steps in a row .*learning_rate"):
+        train(config, tmp_path / "run")
+
+
+def test_results_are_values():
+    from ieat_jax.training.loop import Result
+
+    assert dataclasses.asdict(Result(3, True)) == {"step": 3, "preempted": True}
