@@ -203,8 +203,9 @@ def reply_all(generator: Generator, items: Sequence[Item], spoken: Sequence[int]
     written = sorted(set(range(len(items))) - set(spoken))
     replies = {}
     for indices, speech in ((written, "none"), (spoken, "waveform")):
-        dialogues = [items[index].turns for index in indices]
-        replies |= dict(zip(indices, generator.reply(dialogues, think=options.think, speech=speech), strict=True))
+        if indices:
+            dialogues = [items[index].turns for index in indices]
+            replies |= dict(zip(indices, generator.reply(dialogues, think=options.think, speech=speech), strict=True))
     return [replies[index] for index in range(len(items))]
 
 

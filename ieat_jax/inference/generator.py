@@ -26,6 +26,10 @@ _decode_text = jax.jit(decode_text, static_argnums=2)
 _decode_speech = jax.jit(decode_speech, static_argnums=5)
 
 
+# Clips that are encoded together: the encoder's states of more would not stay in a CPU's cache.
+LISTENER_ROWS = 8
+
+
 class GenerationError(UserError):
     """A request that the model at hand cannot answer."""
 
@@ -89,9 +93,9 @@ class Generator:
         self.mesh = mesh
         # Rows that the mesh's batch axes divide; a batch of one dialogue has that many, too.
         self.least_rows = 1 if mesh is None else math.prod(mesh.shape[axis] for axis in AXES["batch"])
-        self.batch_size = -(-batch_size // self.least_rows) * self.least_rows
+        self.batch_size = self._whole_rows(batch_size)
         self.prompts = PromptBuilder(chat, config.listen)
-        self.listener = Listener(model.listen, config.listen, self.batch_size)
+        self.listener = Listener(model.listen, config.listen, min(self.batch_size, self._whole_rows(LISTENER_ROWS)))
         rules = self.prompts.rules()
         self.text_rules = TextRules(
             **rules, max_think=limits.think, max_response=limits.response, sampling=sampling, seed=seed
@@ -100,6 +104,10 @@ class Generator:
         if codec is not None:
             groups = int(limits.speech_seconds * codec.rate / config.speak.group_size)
             self.unit_rules = UnitRules(codec.end_id, max(groups, 1), config.speak.group_size, unit_sampling, seed)
+
+    def _whole_rows(self, rows: int) -> int:
+        """`rows` rounded up to what the mesh divides."""
+        return -(-rows // self.least_rows) * self.least_rows
 
     @classmethod
     def from_run(cls, run: Any, **options: Any) -> "Generator":

@@ -168,6 +168,19 @@ def test_controls_of_a_model_that_listens_fall_to_chance():
     assert control_metrics(model, items[:1], OPTIONS) == {}
 
 
+def test_a_model_without_speak_is_never_asked_to_speak():
+    class Writes:
+        model, codec = tiny_run.make_run(speaks=False).model, None
+
+        def reply(self, dialogues, *, think, speech):
+            assert speech == "none"
+            return [reply("", str(len(turns))) for turns in dialogues]
+
+    items = [item(SAD), item(HAPPY)]
+    assert module.chosen_to_speak(Writes(), 2, OPTIONS) == []
+    assert [each.text for each in module.reply_all(Writes(), items, [], OPTIONS)] == ["1", "1"]
+
+
 def test_records_without_a_usable_turn_are_an_error_that_names_them(tmp_path, monkeypatch, capsys):
     path = corpus.write(tmp_path, [corpus.record("a", [corpus.turn(1, "sad", "audio/gone.wav")])])
     monkeypatch.setattr(run_module, "load_run", lambda path, step=None: tiny_run.make_run())
