@@ -39,7 +39,7 @@ def get_config(arg="align"):
     config.data.pack = 2
     config.data.shapes.tokens = 216
     config.data.shapes.clips = 2
-    config.data.shapes.targets = 128
+    config.data.shapes.targets = 132
     config.data.shapes.answers = 2
     config.data.shapes.teacher_tokens = 240
     config.data.shapes.speak = 240
@@ -54,7 +54,7 @@ def _write(config):
     config.data.sources.text = source(f"{DATA}/corpus/text.jsonl")
     config.data.sources.dialogues = source(f"{DATA}/corpus/train.jsonl", weight=2.0)
     config.data.injection.floor = 0.7
-    config.train.steps = 250
+    config.train.steps = 160
     config.optimizer.learning_rate = 3e-3
     config.optimizer.rules = ((r"(think|write)\..*", 1.0), (".*", None))
 
@@ -70,7 +70,8 @@ def _align(config):
     config.model.lora.alpha = 32.0
     config.objective.attribute = 0.5
     config.objective.kl_think = 0.5
-    config.train.steps = 300
+    config.data.batch_size = 8
+    config.train.steps = 160
     config.optimizer.learning_rate = 2e-3
     config.optimizer.rules = (
         (r"listen\.(adapter|mix|norm).*", 1.0),
@@ -91,7 +92,10 @@ def _joint(config):
     config.data.injection.decay_examples = 4000
     config.objective.internalise = 0.5
     config.objective.attribute = 0.0
-    config.train.steps = 250
+    config.data.batch_size = 8
+    config.data.shapes.tokens = 256
+    config.data.shapes.targets = 164
+    config.train.steps = 160
     config.optimizer.learning_rate = 2e-3
     config.optimizer.rules = (
         (r"listen\.(adapter|mix|norm).*", 0.3),

@@ -71,6 +71,7 @@ class LayoutOptions:
     teacher: bool = False  # a teacher stream (stage align)
     speech: bool = False  # Speak's sequence
     internalise: bool = False  # twin branches with an empty think block
+    internalise_units: bool = False  # which are spoken too
     unit_end: int = 0  # the codec's end id
 
 
@@ -236,7 +237,11 @@ class _Row:
         Its first group is predicted at the token before the response after thinking, and at the first response token
         otherwise: the offsets of the official decoder (reference: GOAT-SLM).
         """
-        if not self.options.speech or plan.units is None:
+        if (
+            not self.options.speech
+            or plan.units is None
+            or (teacher is not None and not self.options.internalise_units)
+        ):
             return -1
         response = len(self.chat.tokenizer.encode(plan.response))
         until = response_at + (1 if thinking else 2)

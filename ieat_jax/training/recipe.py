@@ -29,6 +29,7 @@ def make_recipe(config: Any, listen: ListenConfig, chat: ChatFormat, *, unit_end
         teacher=stage == "align" and (objective.kl > 0 or objective.eot > 0),
         speech=unit_end is not None,
         internalise=stage == "joint" and (objective.internalise > 0 or objective.internalise_units > 0),
+        internalise_units=stage == "joint" and objective.internalise_units > 0,
         unit_end=unit_end or 0,
     )
     shapes = from_section(Shapes, config.data.shapes, "config.data.shapes")
@@ -70,7 +71,7 @@ def evaluation_batches(run: Any, records: Path, audio_root: Path | None, *, batc
         recipe,
         user="audio",
         injection=dataclasses.replace(recipe.injection, mode="explicit"),
-        options=dataclasses.replace(recipe.options, teacher=False, internalise=False),
+        options=dataclasses.replace(recipe.options, teacher=False, internalise=False, internalise_units=False),
         shapes=dataclasses.replace(recipe.shapes, teacher_tokens=0, clips=run.config.data.shapes.clips),
     )
     identity = None if run.codec is None else run.codec.identity()

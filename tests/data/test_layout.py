@@ -182,7 +182,10 @@ def test_speak_is_fed_as_the_official_decoder_feeds_it(row, plan, chat, thinks, 
 
 
 def test_unit_twins_point_at_the_same_group_of_their_teacher(row, plan):
-    batch, _ = row([plan(units=[1, 2, 3, 4, 5])], LayoutOptions(speech=True, internalise=True, unit_end=9))
+    options = LayoutOptions(speech=True, internalise=True, unit_end=9)
+    silent, _ = row([plan(units=[1, 2, 3, 4, 5])], options)
+    assert set(silent.speak_ids.tolist()) == {0, 1}  # the twin of an answer whose units are not internalised
+    batch, _ = row([plan(units=[1, 2, 3, 4, 5])], dataclasses.replace(options, internalise_units=True))
     assert set(batch.speak_ids.tolist()) == {0, 1, 2}
     mine = np.flatnonzero((batch.speak_ids == 2) & (batch.speak_teacher >= 0))
     theirs = batch.speak_teacher[mine]

@@ -86,4 +86,4 @@ def make_batch(options, rows=8, *, shapes=SHAPES, positions=6, **changes):
 
 
 ALIGN = LayoutOptions(teacher=True)
-JOINT = LayoutOptions(speech=True, internalise=True, unit_end=UNITS)
+JOINT = LayoutOptions(speech=True, internalise=True, internalise_units=True, unit_end=UNITS)
