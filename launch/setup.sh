@@ -69,10 +69,10 @@ ieat_setup() {
   if ! grep -qxF -- "$wanted" "$stamp"; then
     say "installing ieat_jax[$extras]${*:+, $*} into $VIRTUAL_ENV: minutes the first time"
     export PIP_DISABLE_PIP_VERSION_CHECK=1
-    (cd "$IEAT_ROOT" && "$python" -m pip install --quiet --editable ".[$extras]") ||
+    (cd "$IEAT_ROOT" && "$python" -m pip install -qq --editable ".[$extras]") ||
       fail "pip could not install ieat_jax[$extras]; its messages stand above"
     if (($#)); then
-      "$python" -m pip install --quiet --no-deps "$@" || fail "pip could not install $*; its messages stand above"
+      "$python" -m pip install -qq --no-deps "$@" || fail "pip could not install $*; its messages stand above"
     fi
     printf '%s\n' "$wanted" >>"$stamp"
     say "installed in $(clock $((SECONDS - started)))"
