@@ -29,7 +29,14 @@ from ieat_jax.training.checkpoint import Checkpoints, load_frozen, read_metadata
 from ieat_jax.training.initialise import initialise
 from ieat_jax.training.inputs import check_batch, put_batch
 from ieat_jax.training.metrics import MetricWriter, Throughput
-from ieat_jax.training.optimizer import abstract_state, init_state, make_optimizer, split, too_many_bad_steps
+from ieat_jax.training.optimizer import (
+    abstract_state,
+    init_state,
+    make_optimizer,
+    split,
+    too_many_bad_steps,
+    updates_done,
+)
 from ieat_jax.training.preemption import Preemption
 from ieat_jax.training.recipe import make_recipe
 from ieat_jax.training.run import (
@@ -237,6 +244,8 @@ class _Loop:
         if first == 0 and config.checkpoint.initial:
             self._save(0, state)
         throughput, so_far, since = Throughput(), None, 0
+        # Fake CPU devices share a few threads: collectives of two programs in flight can wait for each other for ever.
+        one_at_a_time = jax.default_backend() == "cpu"
         reader = prefetched(batches, first, threads=config.data.read_threads, buffer=config.data.read_ahead)
         with MetricWriter(self.workdir, total_steps=last, start_step=first) as writer:
             for step in range(first + 1, last + 1):
@@ -244,6 +253,8 @@ class _Loop:
                     host = next(reader)
                     batch = put_batch(host)
                 state, metrics = step_function(state, frozen, batch)
+                if one_at_a_time:
+                    jax.block_until_ready((state, metrics))
                 throughput.step(*_counts(host))
                 so_far = metrics if so_far is None else add_metrics(so_far, metrics)
                 since += 1
@@ -275,7 +286,7 @@ class _Loop:
         numbers = {
             "loss": so_far["loss"] / since,
             "grad_norm": so_far["grad_norm"] / since,
-            "learning_rate": float(self.schedule(step - 1)),
+            "learning_rate": float(self.schedule(max(int(updates_done(state.optimizer)) - 1, 0))),
             "skipped_steps": so_far["skipped"],
             "bad_records": len(self.parts.quarantine),
         }
