@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ieat_jax.data.batch import Batch
+from ieat_jax.inference.generator import bucket
 from ieat_jax.inference.listener import Listener
 from ieat_jax.model.attention import Stream
 from ieat_jax.model.llm import pick_rows
@@ -36,6 +37,21 @@ def hear(batch: Batch, listener: Listener, model: UnifiedModel) -> np.ndarray:
     return audio
 
 
+_TOKENS = ("tokens", "positions", "segment_ids", "branch_ids", "audio_index")
+_SPEAK = ("speak_state", "speak_units", "speak_targets", "speak_positions", "speak_ids")
+
+
+def trimmed(batch: Batch) -> Batch:
+    """The fields that are read here, without the padding that no row needs; in few lengths, for few compilations."""
+
+    def cut(names: tuple[str, ...], used: np.ndarray) -> dict[str, np.ndarray]:
+        size = bucket(int(np.nonzero(used.any(axis=0))[0].max(initial=0)) + 1, 64)
+        return {name: np.asarray(getattr(batch, name))[:, :size] for name in names}
+
+    tokens, speak = cut(_TOKENS, batch.segment_ids > 0), cut(_SPEAK, batch.speak_ids > 0)
+    return replace(batch, mel=batch.mel[:, :, :0], **tokens, **speak, **cut(("unit_at",), batch.unit_at >= 0))
+
+
 def true_units(batch: Batch) -> np.ndarray:
     """The units that the groups of the batch stand for, [B,Q,4], -1 = no group."""
     at = np.asarray(batch.unit_at)[..., None]
@@ -49,12 +65,12 @@ def unit_accuracy(model: UnifiedModel, listener: Listener, batches: Iterable[Bat
     """
     hits, targets = [], []
     for batch in batches:
-        wanted = true_units(batch)
+        read = trimmed(batch)
+        wanted = true_units(read)
         counted = (wanted >= 0) & (wanted < end_id)
         if not counted.any():
             continue
         audio = hear(batch, listener, model)
-        read = replace(batch, mel=batch.mel[:, :, :0])  # heard already
         best = np.asarray(best_units(model, put(read, "batch"), put(audio, "batch")))
         hits.append(best[counted] == wanted[counted])
         targets.append(wanted[counted])

@@ -14,7 +14,7 @@ from ieat_jax.evaluation import score as module
 from ieat_jax.evaluation.items import Item
 from ieat_jax.evaluation.report import read_scored
 from ieat_jax.evaluation.score import ScoreOptions, control_metrics, score, text_metrics, understand
-from ieat_jax.evaluation.units import unit_accuracy
+from ieat_jax.evaluation.units import trimmed, true_units, unit_accuracy
 from ieat_jax.inference.generator import Reply
 from ieat_jax.inference.prompt import UserTurn
 from ieat_jax.training import run as run_module
@@ -205,3 +205,16 @@ def test_spoken_replies_are_measured_against_what_was_written(monkeypatch):
     assert found["wer"] == pytest.approx((1 + 2) / (4 + 2))  # an insertion; two words that were not said
     assert (found["n"], found["silent"], found["ended"]["value"]) == (2, 1, pytest.approx(1 / 3))
     assert transcripts == {0: "i am so very sorry", 1: ""}
+
+
+def test_trimming_leaves_out_padding_only(tmp_path):
+    spoken = corpus.turn(1, "sad", "audio/1.wav", units=list(range(11)))
+    records = corpus.write(tmp_path, [corpus.record("d", [spoken], codec=tiny_run.StubCodec().identity())])
+    batch = next(iter(evaluation_batches(tiny_run.make_run(), records, None, batch_size=4)))
+    cut = trimmed(batch)
+    for name, used in (("segment_ids", batch.segment_ids > 0), ("speak_ids", batch.speak_ids > 0)):
+        size = getattr(cut, name).shape[1]
+        assert size < used.shape[1]
+        assert not used[:, size:].any()
+    assert (true_units(cut) >= 0).sum() == (true_units(batch) >= 0).sum() == 12  # 11 units and the end
+    assert cut.speak_units.shape[:2] == cut.speak_state.shape
