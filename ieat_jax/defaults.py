@@ -58,6 +58,7 @@ def get_defaults() -> ConfigDict:
     config.data.injection.decay_examples = 100_000  # schedule: examples from start to floor
     config.data.injection.partial = 0.5  # schedule: of the rest, the share that keeps some segments
     config.data.injection.jitter = 1.0  # schedule: mean of the exponential jitter on removed segments
+    config.data.injection.segments = ("perceive", "state", "trajectory", "cause", "plan")  # that thinking is made of
 
     config.objective = ConfigDict()  # a factor of 0 switches a loss off
     config.objective.ce = 1.0  # CE of thinking and response

@@ -6,6 +6,7 @@
     python -m ieat_jax.prepare tokenizer --records data/demo/*.jsonl --out data/tokenizer
     python -m ieat_jax.prepare check --records data/units/train.jsonl --audio-root data/demo
     python -m ieat_jax.prepare emodb --source emodb/wav --out data/emodb
+    python -m ieat_jax.prepare responses --records data/emodb/*.jsonl --llm HF_FOLDER --out data/answered
 
 Exit codes: 0 done, 1 more bad records than accepted, 2 wrong arguments or unusable input.
 """
@@ -38,6 +39,22 @@ def _parser() -> argparse.ArgumentParser:
     emodb = commands.add_parser("emodb", help="records of Emo-DB, split by speaker")
     emodb.add_argument("--source", required=True, type=Path, help="folder of the wav files")
     emodb.add_argument("--out", required=True, type=Path, help="folder for train, validation and test.jsonl")
+    emodb.add_argument(
+        "--text",
+        choices=("de", "en"),
+        default="de",
+        help="words as spoken, or in English for an English LLM (default: de)",
+    )
+    responses = commands.add_parser("responses", help="an LLM's own replies for turns that have none")
+    _records(responses, several=True, audio=False)
+    responses.add_argument("--llm", required=True, help="package:NAME, gguf:FILE or a Hugging Face folder")
+    responses.add_argument("--out", required=True, type=Path, help="folder for files of the same names")
+    responses.add_argument(
+        "--system-text",
+        default="You are a helpful assistant.",
+        help="system prompt, as config.chat.system_text of the run (default: %(default)r)",
+    )
+    responses.add_argument("--max-tokens", type=int, default=24, help="longest reply (default: 24)")
     codec = commands.add_parser("codec", help="train a unit codec on the replies of records (one speaker)")
     _records(codec, several=False)
     codec.add_argument("--out", required=True, type=Path, help="folder of the codec")
@@ -101,10 +118,29 @@ def emodb(arguments: argparse.Namespace) -> int:
     from ieat_jax.data.importers.emodb import import_emodb
     from ieat_jax.data.records import write_records
 
-    for split, records in import_emodb(arguments.source).items():
+    for split, records in import_emodb(arguments.source, text=arguments.text).items():
         path = arguments.out / f"{split}.jsonl"
         print(f"wrote {path}: {write_records(path, records)} recordings")
     print(f"their audio paths start from {arguments.source}: give it as --audio-root")
+    return 0
+
+
+def responses(arguments: argparse.Namespace) -> int:
+    """`prepare responses`."""
+    from ieat_jax.data.records import read_records, write_records
+    from ieat_jax.inference.self_responses import add_responses, text_generator
+
+    started = time.perf_counter()
+    targets = _targets(arguments.records, arguments.out)
+    read = {path: read_records(path) for path in arguments.records}
+    generator = text_generator(arguments.llm, arguments.system_text, max_response=arguments.max_tokens)
+    everything = [record for records in read.values() for record in records]
+    answered, prompts = add_responses(everything, generator, f"model:{arguments.llm}")
+    values = iter(answered)
+    for path, records in read.items():
+        count = write_records(targets[path], [next(values) for _ in records])
+        print(f"wrote {targets[path]}: {count} dialogues")
+    print(f"{prompts} distinct prompts answered in {time.perf_counter() - started:.0f} s")
     return 0
 
 
@@ -176,11 +212,11 @@ def _targets(paths: Sequence[Path], out: Path) -> dict[Path, Path]:
     """Where each file's records go: the same name in `out`."""
     for name, count in Counter(path.name for path in paths).items():
         if count > 1:
-            raise UserError(f"units: {count} of the --records are named {name}; run them one by one")
+            raise UserError(f"{count} of the --records are named {name}; run them one by one")
     targets = {path: out / path.name for path in paths}
     for path, target in targets.items():
         if target.resolve() == path.resolve():
-            raise UserError(f"units: --out {out} would overwrite {path}; choose another folder")
+            raise UserError(f"--out {out} would overwrite {path}; choose another folder")
     return targets
 
 
@@ -234,7 +270,8 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     arguments = _parser().parse_args(argv)
     command = {
-        "demo": demo, "emodb": emodb, "codec": codec, "units": units, "tokenizer": tokenizer, "check": check,
+        "demo": demo, "emodb": emodb, "responses": responses, "codec": codec, "units": units, "tokenizer": tokenizer,
+        "check": check,
     }[arguments.command]  # fmt: skip
     try:
         return command(arguments)

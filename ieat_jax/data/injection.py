@@ -48,7 +48,7 @@ class InjectionConfig:
     In mode 'schedule' the chance of full thinking falls from `start` to `floor` along half a cosine over
     `decay_examples` examples. Of the rest, the share `partial` shows thinking with segments removed from the left, ever
     more of them as the schedule proceeds, plus an exponential jitter of mean `jitter`; the others have an empty block.
-    Any other mode holds for every example.
+    Any other mode holds for every example. Of `segments` alone thinking is made.
     """
 
     mode: str = "schedule"
@@ -57,6 +57,7 @@ class InjectionConfig:
     decay_examples: int = 100_000
     partial: float = 0.5
     jitter: float = 0.5
+    segments: tuple[str, ...] = SEGMENTS
 
     def __post_init__(self):
         if self.mode not in ("schedule", *MODES):
@@ -69,6 +70,12 @@ class InjectionConfig:
             raise InjectionError(f"injection.partial = {self.partial} is a share between 0 and 1")
         if not 0 <= self.jitter < math.inf:
             raise InjectionError(f"injection.jitter = {self.jitter} must not be negative")
+        unknown = [segment for segment in self.segments if segment not in SEGMENTS]
+        if unknown or not self.segments:
+            raise InjectionError(
+                f"injection.segments = {self.segments!r} must name one or more of {', '.join(SEGMENTS)}; "
+                "for no thinking at all set injection.mode = 'empty'"
+            )
 
 
 def explicit_probability(config: InjectionConfig, index: int) -> float:

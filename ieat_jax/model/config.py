@@ -237,12 +237,14 @@ class ModelConfig:
     llm: LLMConfig = dataclasses.field(default_factory=LLMConfig)  # Think and Write
     speak: SpeakConfig = dataclasses.field(default_factory=SpeakConfig)  # speech out
     lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)  # low-rank adapters
+    num_emotions: int = 7  # classes of the user's emotion: HumDial's 7, or 8 with boredom
     dtype: str = "float32"  # of the computation; parameters are float32
     remat: str = "none"  # what layers recompute in the backward pass: 'none', 'dots' (all but matmuls), 'full'
 
     def __post_init__(self) -> None:
         _one_of(self.dtype, DTYPES, "dtype")
         _one_of(self.remat, REMAT_POLICIES, "remat")
+        _require(self.num_emotions > 0, "num_emotions", f"must be at least 1, not {self.num_emotions}")
         _require(
             self.speak.freeze_layer <= self.llm.num_layers - 2,
             "speak.freeze_layer",

@@ -14,16 +14,15 @@ from ieat_jax.model.lora import add_lora
 from ieat_jax.model.sharding import check_divides, gather
 from ieat_jax.model.speak import Speak
 
-NUM_EMOTIONS = 7  # of the user: HumDial's classes
 NUM_STYLES = 9  # of the response: those and comfort, encourage
 
 
 class EmotionHeads(nnx.Module):
     """Linear classifiers over states: the user's emotion, and the style of a response."""
 
-    def __init__(self, width: int, key: jax.Array):
+    def __init__(self, width: int, num_emotions: int, key: jax.Array):
         attribute, style = jax.random.split(key)
-        self.attribute = Linear(width, NUM_EMOTIONS, attribute, bias=True)
+        self.attribute = Linear(width, num_emotions, attribute, bias=True)
         self.style = Linear(width, NUM_STYLES, style, bias=True)
 
 
@@ -37,7 +36,7 @@ class UnifiedModel(nnx.Module):
         self.think = Think(config, keys[1])
         self.write = Write(config, keys[2])
         self.speak = Speak(config, keys[3]) if config.speak.enabled else None
-        self.emotion = EmotionHeads(config.llm.width, keys[4])
+        self.emotion = EmotionHeads(config.llm.width, config.num_emotions, keys[4])
 
     def write_head(self) -> jax.Array:
         """The LM head [D, V] in the computation's type, gathered over fsdp, its vocabulary still over `tensor`."""

@@ -137,5 +137,6 @@ def pooled(states: jax.Array, groups: jax.Array, count: int) -> tuple[jax.Array,
 
 
 def class_loss(logits: jax.Array, labels: jax.Array, present: Any = True) -> Sum:
-    """Cross-entropy of logits [..., classes] where labels [...] are not -1 and `present` holds."""
-    return weighted(cross_entropy(logits.astype(jnp.float32), labels), ((labels >= 0) & present).astype(jnp.float32))
+    """Cross-entropy of logits [..., classes] where labels [...] are among the classes and `present` holds."""
+    counts = (labels >= 0) & (labels < logits.shape[-1]) & present
+    return weighted(cross_entropy(logits.astype(jnp.float32), labels), counts.astype(jnp.float32))

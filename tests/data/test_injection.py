@@ -311,7 +311,7 @@ def test_fixed_partial_mode_removes_at_least_one():
 @pytest.mark.parametrize(
     "wrong",
     [{"mode": "always"}, {"floor": 0.9}, {"start": 1.5}, {"floor": -0.1}, {"decay_examples": 0}, {"partial": 2.0},
-     {"jitter": -1.0}, {"jitter": float("nan")}],
+     {"jitter": -1.0}, {"jitter": float("nan")}, {"segments": ()}, {"segments": ("state", "mood")}],
 )  # fmt: skip
 def test_impossible_schedules(wrong):
     with pytest.raises(UserError) as caught:

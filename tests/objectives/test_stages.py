@@ -16,7 +16,7 @@ from ieat_jax.errors import UserError
 from ieat_jax.model.paths import named_leaves
 from ieat_jax.model.sharding import MESH_AXES, make_mesh
 from ieat_jax.model.unified import build_model
-from ieat_jax.objectives.losses import total
+from ieat_jax.objectives.losses import class_loss, total
 from ieat_jax.objectives.stages import FACTORS, align_parts, make_objective
 from ieat_jax.training.inputs import put_batch
 
@@ -211,3 +211,10 @@ def test_sequence_fields_are_two_dimensional_at_least():
     batch = batch_of("joint", 2)
     assert all(np.ndim(getattr(batch, name)) >= 2 for name in SEQUENCE_FIELDS)
     assert set(SEQUENCE_FIELDS) <= set(Batch.__dataclass_fields__)
+
+
+def test_a_label_beyond_the_head_counts_as_unknown():
+    logits = jnp.asarray([[1.0, 0.0], [0.0, 3.0], [5.0, 5.0]])
+    amount, weight = class_loss(logits, jnp.asarray([0, 7, -1]))
+    assert float(weight) == 1
+    assert float(amount) == pytest.approx(float(np.log(1 + np.exp(-1))))

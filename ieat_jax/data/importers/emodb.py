@@ -55,10 +55,11 @@ class EmodbError(UserError):
     """A folder that is not Emo-DB."""
 
 
-def import_emodb(wav_folder: str | Path) -> dict[str, list[dict]]:
+def import_emodb(wav_folder: str | Path, *, text: str = "de") -> dict[str, list[dict]]:
     """{'train', 'validation', 'test'} -> records, one per recording; audio paths are relative to `wav_folder`.
 
-    Replies are not part of the corpus, so the records have none.
+    Replies are not part of the corpus, so the records have none. `text`: 'de' = the words as spoken, 'en' = their
+    English translation, for a teacher that reads no German.
 
     Raises:
         EmodbError: no recordings, or one whose name does not fit, which is named.
@@ -71,14 +72,14 @@ def import_emodb(wav_folder: str | Path) -> dict[str, list[dict]]:
         raise EmodbError(f"{folder}: holds no wav files; give the folder with files such as 03a01Wa.wav")
     splits: dict[str, list[dict]] = {"train": [], "validation": [], "test": []}
     for file in files:
-        record = _record(file)
+        record = _record(file, text)
         speaker = record["ieat_meta"]["speaker"]
         split = next((split for split, speakers in HELD_OUT.items() if speaker in speakers), "train")
         splits[split].append(record)
     return splits
 
 
-def _record(file: Path) -> dict:
+def _record(file: Path, text: str) -> dict:
     match = _NAME.fullmatch(file.name)
     speaker, sentence, letter, take = match.groups() if match else ("", "", "", "")
     if speaker not in SPEAKERS or sentence not in SENTENCES or letter not in EMOTION_LETTERS:
@@ -90,10 +91,10 @@ def _record(file: Path) -> dict:
     label = EMOTION_LETTERS[letter]
     turn = {
         "turn_id": 1,
-        "text": german,
+        "text": german if text == "de" else english,
         "emotion": label,
         "split_audio_file": file.name,
-        "ieat": {"emotion": {"label": label, "source": "gold", "raw": letter}, "translation": english},
+        "ieat": {"emotion": {"label": label, "source": "gold", "raw": letter}, "words": german, "translation": english},
     }
     meta = {
         "language": "de",

@@ -31,6 +31,13 @@ def test_a_name_is_read(tmp_path):
     assert record.raw["ieat_meta"]["gender"] == "female"
 
 
+def test_words_can_be_english(tmp_path):
+    record = import_emodb(touch(tmp_path, "16b03Wc.wav"), text="en")["test"][0]
+    turn = parse_record(record).turns[0]
+    assert turn.text.startswith("On the weekends")
+    assert turn.raw["ieat"]["words"].startswith("An den Wochenenden")
+
+
 @pytest.mark.parametrize(
     "name",
     ["song.wav", "03a03Wa.wav", "07a01Wa.wav", "03a01Xa.wav", "03a01W.wav", "03a01Wa2.wav", "03a01wa.wav", "x.WAV"],

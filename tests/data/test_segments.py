@@ -1,0 +1,40 @@
+"""Which segments the thinking of an example is made of."""
+
+from types import SimpleNamespace
+
+from ieat_jax.data.injection import InjectionConfig
+from ieat_jax.data.pipeline import RowMaker
+from ieat_jax.data.quarantine import Quarantine
+from ieat_jax.data.records import parse_record
+
+TURN = {
+    "turn_id": 1,
+    "text": "I lost my keys.",
+    "emotion": "sad",
+    "response_text": "I am sorry.",
+    "ieat": {"cause": {"text": "I lost my keys"}, "response": {"emotion": "comfort"}},
+}
+RECORD = parse_record({"dialogue_id": "d", "turns": [TURN]})
+
+
+def thinking_with(tmp_path, example=3, **settings):
+    recipe = SimpleNamespace(
+        chat=SimpleNamespace(thinks=True),
+        injection=InjectionConfig(**settings),
+        options=SimpleNamespace(speech=False),
+        user="text",
+        privileged=True,
+        seed=0,
+    )
+    return RowMaker([], recipe, Quarantine(1.0)).plan(RECORD, tmp_path, example)[0].thinking
+
+
+def test_only_the_named_segments_are_shown_and_they_are_worded_as_before(tmp_path):
+    everything = thinking_with(tmp_path, mode="explicit")
+    assert list(everything) == ["perceive", "state", "cause", "plan"]
+    assert thinking_with(tmp_path, mode="explicit", segments=("state",)) == {"state": everything["state"]}
+    assert list(thinking_with(tmp_path, mode="explicit", segments=("cause", "state"))) == ["state", "cause"]
+
+
+def test_thinking_of_nothing_known_is_empty(tmp_path):
+    assert thinking_with(tmp_path, mode="explicit", segments=("trajectory",)) == {}
