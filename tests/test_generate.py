@@ -1,7 +1,11 @@
 import pytest
+import soundfile
+import tiny_run
 
 from ieat_jax import generate
+from ieat_jax.audio.decode import write_wav
 from ieat_jax.errors import UserError
+from ieat_jax.training import run as run_module
 
 
 @pytest.mark.parametrize(
@@ -31,3 +35,21 @@ def test_turns_keep_the_order_in_which_they_were_given():
     assert arguments.turns == [("text", "a"), ("audio", "b.wav"), ("text", "c")]
     assert generate._speech_path(generate.Path("o/r.wav"), 2, 3).name == "r_2.wav"
     assert generate._speech_path(generate.Path("o/r.wav"), 1, 1).name == "r.wav"
+
+
+def test_two_spoken_turns_are_answered_in_writing_and_sound(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_module, "load_run", lambda path, step=None: tiny_run.make_run())
+    write_wav(tmp_path / "hello.wav", tiny_run.voice(0))
+    limits = ["--max-think", "7", "--max-response", "6", "--max-speech-seconds", "0.64"]
+    turns = ["--text", "The user feels sad. " * 3, "--audio", str(tmp_path / "hello.wav")]
+    out = tmp_path / "new" / "reply.wav"
+    assert generate.main(["--checkpoint", str(tmp_path), *turns, *limits, "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.count("think> ") == printed.out.count("reply> ") == 2
+    assert "closed at the limit" in printed.err
+    for number in (1, 2):
+        path = out.with_name(f"reply_{number}.wav")
+        waveform, rate = soundfile.read(path)
+        assert rate == 16000
+        assert len(waveform) % 320 == 0 < len(waveform)
+        assert f"wrote {path}: {len(waveform) / 16000:.2f} s of speech" in printed.out
