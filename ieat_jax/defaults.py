@@ -39,6 +39,7 @@ def get_defaults() -> ConfigDict:
     config.data.sources = ConfigDict()  # NAME = source(...): the mixture
     config.data.batch_size = 8  # rows of a step, over all devices and micro-batches
     config.data.pack = 1  # dialogues that share a row, as far as they fit
+    config.data.balance = 0.0  # 0 = emotions as often as they occur, 1 = about equally often, by repeating records
     config.data.privileged = True  # text readers (the teacher, stage write) are told what the user feels and why
     config.data.max_bad_share = 0.02  # a run stops when more than this share of its records is bad
     config.data.read_threads = 2  # threads that read ahead

@@ -9,6 +9,7 @@ global batches come out for any number of hosts, and resuming needs nothing but 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -62,6 +63,7 @@ class Recipe:
     pack: int  # dialogues that share a row, as far as they fit
     privileged: bool  # the teacher is told what the user feels and why
     seed: int
+    balance: float = 0.0  # of emotions: 0 = as they occur, 1 = about equally often
 
     @property
     def frames(self) -> int:
@@ -204,7 +206,8 @@ def make_batches(
     for number, source in enumerate(sources):
         if not source.records:
             raise DataError(f"{source.name}: holds no usable record")
-        keys = [(number, index) for index in range(len(source.records))]
+        repeats = balanced(source.records, recipe.balance)
+        keys = [(number, index) for index, count in enumerate(repeats) for _ in range(count)]
         epochs = needed // len(keys) + 1  # of each alone as many as the whole run could ask for
         parts.append(grain.MapDataset.source(keys).seed(recipe.seed + number).shuffle().repeat(epochs))
     mixed = parts[0]
@@ -212,6 +215,17 @@ def make_batches(
         mixed = grain.MapDataset.mix(parts, weights=[source.weight for source in sources])
     rows = mixed.batch(recipe.pack, batch_fn=np.asarray).map_with_index(RowMaker(sources, recipe, quarantine))
     return HostRows(rows, batch_size, host, hosts).batch(batch_size // hosts, batch_fn=stack).slice(slice(steps))
+
+
+def balanced(records: Sequence[Record], balance: float) -> list[int]:
+    """How often each record comes up in an epoch: (records of the most frequent emotion / of its own) ** balance.
+
+    A dialogue counts for the emotion of its last turn; rounded, and at most 20.
+    """
+    labels = [record.turns[-1].emotion for record in records]
+    counts = Counter(labels)
+    most = max(counts.values())
+    return [min(round((most / counts[label]) ** balance), 20) for label in labels]
 
 
 def prefetched(batches: grain.MapDataset, first: int, *, threads: int = 2, buffer: int = 4) -> Iterator[Batch]:

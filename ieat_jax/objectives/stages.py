@@ -121,12 +121,15 @@ def write_parts(model: UnifiedModel, batch: Batch, settings: Any) -> Parts:
 
 
 def align_parts(model: UnifiedModel, batch: Batch, settings: Any, heard: Heard | None = None) -> Parts:
-    """Self-distillation; `heard` replaces what Listen hears."""
+    """Self-distillation; `heard` replaces what Listen hears. Without a loss on text the LLM is not run at all."""
     heard = hear(model, batch) if heard is None else heard
+    attribute = attribute_part(model, batch, heard)
+    if not (settings.ce > 0 or settings.kl > 0 or settings.eot > 0):
+        return {"attribute": attribute}
     _, written = read(model, batch, heard)
     teacher = read_as_teacher(model, batch) if batch.teacher_tokens.shape[1] else None
     ce, kl = text_losses(model, batch, written, teacher, settings)
-    parts = text_part(ce, batch, settings) | {"attribute": attribute_part(model, batch, heard)}
+    parts = text_part(ce, batch, settings) | {"attribute": attribute}
     if teacher is not None:
         thought = dict.fromkeys(settings.segment_weights, settings.kl_think)
         table = kind_table(thought, form=settings.kl_think, response=1.0, end=0.0)

@@ -52,6 +52,7 @@ def make_recipe(config: Any, listen: ListenConfig, chat: ChatFormat, *, unit_end
         pack=config.data.pack,
         privileged=config.data.privileged,
         seed=config.seed,
+        balance=config.data.balance,
     )
 
 

@@ -11,8 +11,9 @@ from ieat_jax.config import from_section
 from ieat_jax.data.batch import Batch
 from ieat_jax.data.injection import InjectionConfig
 from ieat_jax.data.layout import LayoutOptions, Shapes
-from ieat_jax.data.pipeline import DataError, Recipe, make_batches, open_sources, prefetched
+from ieat_jax.data.pipeline import DataError, Recipe, balanced, make_batches, open_sources, prefetched
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
+from ieat_jax.data.records import parse_record
 from ieat_jax.defaults import get_defaults, source
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.text.tokenizer import train_tokenizer
@@ -192,3 +193,19 @@ def test_defaults_name_every_field_of_the_sections():
     config = get_defaults()
     assert from_section(InjectionConfig, config.data.injection, "x") is not None
     assert set(config.data.shapes) == {field.name for field in dataclasses.fields(Shapes)}
+
+
+@pytest.mark.parametrize(("balance", "repeats"), [(0.0, [1, 1, 1]), (0.5, [1, 1, 2]), (1.0, [1, 2, 6])])
+def test_rare_emotions_come_up_more_often(balance, repeats):
+    labels = ["sad"] * 6 + ["happy"] * 3 + ["fear"]
+    turns = [[{"turn_id": 1, "text": "x", "emotion": label}] for label in labels]
+    records = [parse_record({"dialogue_id": str(number), "turns": turn}) for number, turn in enumerate(turns)]
+    found = balanced(records, balance)
+    assert [found[0], found[6], found[9]] == repeats
+
+
+def test_balanced_emotions_reach_the_batches(corpus, recipe):
+    weights = {"spoken": 1.0}
+    plain = batches(corpus, recipe, steps=3, weights=weights)
+    again = batches(corpus, dataclasses.replace(recipe, balance=1.0), steps=3, weights=weights)
+    assert_same(plain[0], again[0])  # six sad and six happy dialogues are balanced already

@@ -156,6 +156,15 @@ def test_every_loss_can_be_switched_off(name, settings):
     assert float(total(parts, factors)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_without_a_loss_on_text_only_listening_is_computed(settings):
+    batch, model = batch_of("align"), tiny_model()
+    changed = _Settings(types.SimpleNamespace(**dict(freeze(settings, ce=0.0, kl=0.0, eot=0.0))))
+    alone = jax.jit(lambda model, batch: align_parts(model, batch, changed))(model, batch)
+    (_, parts), _ = jitted("align", freeze(settings))(model, batch)
+    assert alone.keys() == {"attribute"}
+    assert float(alone["attribute"][0]) == pytest.approx(float(parts["attribute"][0]), rel=1e-5)
+
+
 def test_segments_have_their_own_weights(settings):
     batch, model = batch_of("write"), tiny_model()
     (_, parts), _ = jitted("write", freeze(settings))(model, batch)

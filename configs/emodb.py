@@ -1,0 +1,122 @@
+"""Emo-DB: emotion that is in the voice alone, read back from the thinking that the model generates.
+
+Ten actors say ten sentences in seven emotions, so the words give nothing away. Whisper-base listens, SmolLM2-135M-
+Instruct thinks and answers; both stay frozen. Stage `align`, in two parts: `hear` teaches Listen the speaker's emotion
+(the attribute loss alone, so that the LLM is not run), `think` adds LoRA and self-distillation from SmolLM2, which
+reads the words and the emotion. Speakers 15 and 16 are never heard in training.
+
+    python -m ieat_jax.prepare emodb --text en --source ../shared/data/emodb/wav --out runs/emodb/data
+    python -m ieat_jax.prepare responses --records runs/emodb/data/*.jsonl --llm package:smollm2-135m-instruct \
+        --system-text "Reply in one short sentence." --max-tokens 12 --out runs/emodb/answered
+    python -m ieat_jax.train --config configs/emodb.py:hear_learned --workdir runs/emodb/hear_learned
+    python -m ieat_jax.train --config configs/emodb.py:learned --workdir runs/emodb_learned
+    python -m ieat_jax.evaluate score --checkpoint runs/emodb_learned --records runs/emodb/answered/test.jsonl \
+        --audio-root ../shared/data/emodb/wav --out runs/emodb_learned/test --no-asr --speak 0
+
+and the same with `last` in place of `learned`: the encoder's last layer, as published speech LLMs have it.
+"""
+
+from ieat_jax.config import to_section
+from ieat_jax.defaults import get_defaults, source
+from ieat_jax.model.config import (
+    AdapterConfig,
+    EncoderConfig,
+    ListenConfig,
+    LLMConfig,
+    ModelConfig,
+    SpeakConfig,
+)
+
+AUDIO, RECORDS = "../shared/data/emodb/wav", "runs/emodb/answered"
+
+
+MIXES = ("learned", "last")
+
+
+def get_config(arg="learned"):
+    """Return the configuration of layer mix `arg`: learned or last; of its first part: hear_learned or hear_last."""
+    mix = arg.removeprefix("hear_")
+    if mix not in MIXES:
+        raise ValueError(f"configs/emodb.py:{arg}: one of learned, last, hear_learned, hear_last")
+    config = get_defaults()
+    config.stage = "align"
+    config.chat.system_text = "Reply in one short sentence."
+    # SmolLM2 has no think tags: reserved tokens of its vocabulary stand for them.
+    config.tokenizer.rename = (
+        ("<issue_start>", "<think>"),
+        ("<issue_closed>", "</think>"),
+        ("<empty_output>", "<|audio|>"),
+    )
+    config.model = to_section(_model(mix))
+    config.init.llm = "package:smollm2-135m-instruct"
+    config.data.sources.train = source(f"{RECORDS}/train.jsonl", audio_root=AUDIO, weight=312.0)
+    config.data.sources.validation = source(f"{RECORDS}/validation.jsonl", audio_root=AUDIO, weight=96.0)
+    config.data.balance = 0.5
+    config.data.injection.mode = "explicit"
+    config.data.injection.segments = ("state",)
+    config.data.shapes.tokens = 72
+    config.data.shapes.clips = 1
+    config.data.shapes.targets = 36
+    config.data.shapes.answers = 1
+    config.data.shapes.teacher_tokens = 80
+    config.objective.attribute = 1.0
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay = 0.1
+    config.checkpoint.every = 50
+    (_hear if arg != mix else _think)(config, mix)
+    return config
+
+
+def _model(mix):
+    return ModelConfig(
+        listen=ListenConfig(
+            EncoderConfig(num_layers=6, width=512, num_heads=8, mlp_width=2048),
+            AdapterConfig(num_layers=1, num_heads=8, num_kv_heads=4, head_dim=32, mlp_width=384, conv_width=96),
+            layer_mix=mix,
+            clip_seconds=2.0,  # every clip of our copy is 2.0 s long; the original ones are up to 9 s
+        ),
+        llm=LLMConfig(
+            vocab_size=49152,
+            width=576,
+            mlp_width=1536,
+            num_layers=30,
+            num_heads=9,
+            num_kv_heads=3,
+            head_dim=64,
+            rope_theta=1e5,
+            norm_eps=1e-5,
+        ),
+        speak=SpeakConfig(enabled=False, freeze_layer=19),
+        num_emotions=8,  # HumDial's seven and boredom; Emo-DB has no surprise
+    )
+
+
+def _hear(config, mix):
+    """Listen alone, by the attribute loss."""
+    config.init.whisper = "package:whisper-base"
+    config.init.allow_new = (r"listen\.(mix|adapter|norm).*", r"emotion\..*")
+    config.objective.ce = config.objective.kl = config.objective.eot = 0.0
+    config.data.batch_size = 16
+    config.train.steps = 200
+    config.optimizer.rules = (*_listening(mix), (".*", None))
+
+
+def _think(config, mix):
+    """LoRA learns to think and answer from what is heard; Listen goes on learning."""
+    config.init.checkpoint = f"runs/emodb/hear_{mix}"
+    config.init.allow_new = (r".*\.lora_[ab]",)
+    config.model.lora.rank = 16
+    config.model.lora.alpha = 32.0
+    config.objective.ce = 1.0
+    config.objective.kl = 0.3
+    config.objective.eot = 0.1
+    config.objective.segment_weights.state = 3.0
+    config.data.batch_size = 6
+    config.train.steps = 120
+    config.optimizer.rules = (*_listening(mix, 0.3), (r".*\.lora_[ab]", 1.0), (".*", None))
+
+
+def _listening(mix, factor=1.0):
+    """Optimiser rules of what trains in Listen."""
+    learned = r"listen\.mix|" if mix == "learned" else ""
+    return ((rf"{learned}listen\.(adapter|norm)\..*", factor), (r"emotion\.attribute.*", factor))
