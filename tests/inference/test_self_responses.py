@@ -1,11 +1,20 @@
 """The LLM's own replies: to what the teacher reads, once for every distinct prompt, kept beside what was there."""
 
-import pytest
+import json
 
-from ieat_jax.data.records import parse_record
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from ieat_jax import prepare
+from ieat_jax.data.records import parse_record, read_records, write_records
 from ieat_jax.errors import UserError
 from ieat_jax.inference.generator import Reply
-from ieat_jax.inference.self_responses import add_responses, told
+from ieat_jax.inference.prompt import UserTurn
+from ieat_jax.inference.self_responses import add_responses, text_generator, told
+from ieat_jax.interop.llm import huggingface_config, layer_leaves, outer_leaves
+from ieat_jax.model.config import LLMConfig
+from ieat_jax.text.tokenizer import train_tokenizer
 
 
 class Echo:
@@ -65,3 +74,44 @@ def test_a_reply_that_was_cut_keeps_its_whole_sentences():
 def test_no_answer_is_an_error_that_names_the_prompt():
     with pytest.raises(UserError, match=r"model:x answers nothing to '\?'"):
         add_responses([record("a", ("?", None, None))], Echo(), "model:x")
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory):
+    """A Hugging Face folder with a tiny random Llama."""
+    config = LLMConfig(
+        vocab_size=300, width=16, mlp_width=16, num_layers=2, num_heads=2, num_kv_heads=2, head_dim=8, norm_eps=1e-5
+    )
+    folder, rng = tmp_path_factory.mktemp("llm"), np.random.default_rng(0)
+    shapes = {leaf.theirs: leaf.their_shape for leaf in outer_leaves(config).values()}
+    for leaf in layer_leaves(config).values():
+        shapes |= {f"model.layers.{index}.{leaf.theirs}": leaf.their_shape for index in range(2)}
+    save_file(
+        {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()},
+        folder / "model.safetensors",
+    )
+    (folder / "config.json").write_text(json.dumps(huggingface_config(config, max_positions=128)))
+    train_tokenizer(["system user assistant I lost my keys. The user feels sad."] * 4, 300).save(folder)
+    return folder
+
+
+def test_the_command_writes_the_llms_replies_for_every_file(llm, tmp_path, capsys):
+    for name in ("train", "test"):
+        write_records(tmp_path / f"{name}.jsonl", [record(name, ("Hm.", "sad", None))])
+    files = [str(tmp_path / f"{name}.jsonl") for name in ("train", "test")]
+    command = ["responses", "--records", *files, "--llm", str(llm), "--max-tokens", "5", "--system-text", "Be kind."]
+    assert prepare.main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert "1 distinct prompts" in capsys.readouterr().out
+    read = [read_records(tmp_path / "out" / f"{name}.jsonl")[0] for name in ("train", "test")]
+    assert read[0].turns[0].response_text == read[1].turns[0].response_text != ""
+    assert read[0].turns[0].raw["ieat"]["response"]["source"] == f"model:{llm}"
+    with pytest.raises(UserError, match="would overwrite"):
+        prepare.main([*command, "--out", str(tmp_path)])
+
+
+def test_the_prompt_is_what_the_teacher_reads(llm):
+    generator = text_generator(str(llm), "Be kind.")
+    chat = generator.chat
+    prompt = generator.prompts.build([UserTurn(text="I lost my keys.")], think=False, speech=False)
+    words = chat.tokenizer.encode("I lost my keys.")
+    assert prompt.tokens.tolist() == [*chat.system(), *chat.user_open, *words, *chat.user_close]
