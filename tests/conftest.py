@@ -1,10 +1,22 @@
 """Eight fake CPU devices for every test, so that sharding is always exercised."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Without LLVM's optimiser the small programs of the tests compile in a third of the time.
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Threads of XLA's pool: with as few as there are devices, collectives of one program can wait for each other for ever.
+os.environ.setdefault("NPROC", "32")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# What one test compiled, others load, those in processes of their own too.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    cache = tempfile.mkdtemp(prefix="ieat_jax_cache_")
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"

@@ -207,7 +207,7 @@ def on_mesh(stage, frozen_settings, sizes):
 
 
 @pytest.mark.parametrize("stage", ["align", "joint"])
-@pytest.mark.parametrize("sizes", [(1, 8, 1, 1), (1, 4, 1, 2), (1, 2, 1, 4), (2, 2, 2, 1)])
+@pytest.mark.parametrize("sizes", [(1, 8, 1, 1), (1, 4, 1, 2), (1, 2, 1, 4)])
 def test_loss_and_gradients_are_equal_on_every_mesh(stage, sizes, settings):
     value, grads = on_mesh(stage, freeze(settings), sizes)
     expected, expected_grads = on_mesh(stage, freeze(settings), (1, 1, 1, 1))

@@ -1,6 +1,5 @@
 """Whole runs of a tiny model: resume, hand-over between stages, what trains, and errors for people."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -15,9 +14,11 @@ import numpy as np
 import pytest
 from training.tiny_stages import recipe, write_corpus
 
+import ieat_jax.training.loop as loop
 from ieat_jax.config import from_json, to_json
 from ieat_jax.errors import UserError
 from ieat_jax.model.paths import named_leaves
+from ieat_jax.model.sharding import MESH_AXES, make_mesh
 from ieat_jax.training.loop import TrainError, check_resume, train
 from ieat_jax.training.run import load_run
 
@@ -27,6 +28,20 @@ def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(folder)
     return folder
+
+
+def use_mesh(*sizes):
+    """Let `train` use a mesh of these sizes over the first devices, whatever the config says."""
+    shape = types.SimpleNamespace(**dict(zip(MESH_AXES, sizes, strict=True)))
+    loop.make_mesh = lambda _: make_mesh(shape, jax.devices()[: int(np.prod(sizes))])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    """Programs for one device compile fastest; `test_meshes...` uses more."""
+    use_mesh(1, 1, 1, 1)
+    yield
+    loop.make_mesh = make_mesh
 
 
 @pytest.fixture(scope="module")
@@ -80,60 +95,41 @@ def test_the_log_has_every_loss_part(aligned):
     assert list((aligned / "tensorboard").iterdir())
 
 
-@pytest.mark.parametrize("stage", ["align", "joint"])
-def test_stopping_and_going_on_gives_the_same_bits(corpus, tmp_path, stage, aligned):
-    straight = recipe(corpus, stage)
-    if stage == "align":
-        whole = aligned
-    else:
-        whole = tmp_path / "whole"
-        train(straight, whole)
-    parts = tmp_path / "parts"
-
-    class Leave:
-        """SIGTERM after step 1: as `Preemption` reports it."""
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
+def test_a_run_that_is_asked_to_leave_saves_and_goes_on_later(corpus, tmp_path, aligned, monkeypatch):
+    class Leave(loop.Preemption):
         def requested(self, step):
             return step == 1
 
-    import ieat_jax.training.loop as loop
-
-    original = loop.Preemption
-    loop.Preemption = Leave
-    try:
-        result = train(straight, parts)
-        assert (result.step, result.preempted) == (1, True)
-    finally:
-        loop.Preemption = original
-    train(straight, parts)
-    assert_equal_bits(parameters(whole), parameters(parts))
-    assert metrics(whole)[-1] == pytest.approx(metrics(parts)[-1])
-
-
-def test_a_killed_process_goes_on_with_the_same_bits(corpus, tmp_path, aligned):
     config = recipe(corpus, "align", checkpoint__initial=True, checkpoint__keep=5)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "Preemption", Leave)
+        result = train(config, tmp_path / "run")
+    assert (result.step, result.preempted) == (1, True)
+    assert train(config, tmp_path / "run").step == 4
+    assert_equal_bits(parameters(aligned), parameters(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("stage", ["align", "joint"])
+def test_ten_steps_a_kill_and_ten_more_equal_twenty(corpus, tmp_path, stage):
+    config = recipe(corpus, stage, train__steps=20, checkpoint__every=10, train__log_every=1)
+    train(config, tmp_path / "straight")
     file = tmp_path / "recipe.py"
     file.write_text(
-        "from ieat_jax.config import from_json\n"
-        f"def get_config():\n    return from_json({to_json(config)!r}).copy_and_resolve_references()\n"
+        f"from ieat_jax.config import from_json\ndef get_config():\n    return from_json({to_json(config)!r})\n"
     )
-    environment = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"], "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "ieat_jax.train", "--config", str(file), "--workdir", str(tmp_path / "run")]
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "ieat_jax.train", "--config", str(file), "--workdir", str(tmp_path / "killed")]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in process.stdout:
-        if line.startswith("step 2/"):
+        if line.startswith("step 13/"):
             process.send_signal(signal.SIGKILL)
             break
     assert process.wait() == -signal.SIGKILL
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert_equal_bits(parameters(aligned), parameters(tmp_path / "run"))
+    assert "resuming from step 10" in done.stdout
+    assert_equal_bits(parameters(tmp_path / "straight"), parameters(tmp_path / "killed"))
+    assert metrics(tmp_path / "straight") == metrics(tmp_path / "killed")
 
 
 def test_joint_starts_from_align_and_says_what_is_loaded_and_what_is_new(corpus, tmp_path, aligned, capsys):
@@ -156,7 +152,12 @@ def test_joint_starts_from_align_and_says_what_is_loaded_and_what_is_new(corpus,
 
 def test_lora_is_merged_when_the_next_stage_has_none(corpus, tmp_path, aligned):
     config = recipe(
-        corpus, "joint", init__checkpoint=str(aligned), init__allow_new=(r"speak\..*",), checkpoint__initial=True
+        corpus,
+        "joint",
+        init__checkpoint=str(aligned),
+        init__allow_new=(r"speak\..*",),
+        checkpoint__initial=True,
+        checkpoint__keep=5,
     )
     train(config, tmp_path / "joint")
     before, after = parameters(aligned), parameters(tmp_path / "joint", 0)
@@ -167,18 +168,14 @@ def test_lora_is_merged_when_the_next_stage_has_none(corpus, tmp_path, aligned):
     assert not any(".lora_" in name for name in after)
 
 
-@pytest.mark.parametrize(
-    ("mesh", "accumulate"), [((1, 4, 1, 2), 1), ((1, 1, 1, 1), 1), ((1, 8, 1, 1), 1), ((1, 2, 1, 1), 4)]
-)
-def test_meshes_and_micro_batches_give_the_same_losses(corpus, tmp_path, mesh, accumulate, monkeypatch):
-    import ieat_jax.training.loop as loop
-    from ieat_jax.model.sharding import MESH_AXES, make_mesh
-
-    sizes = dict(zip(MESH_AXES, mesh, strict=True))
-    devices = jax.devices()[: int(np.prod(mesh))]
-    monkeypatch.setattr(loop, "make_mesh", lambda _: make_mesh(types.SimpleNamespace(**sizes), devices))
+@pytest.mark.parametrize(("mesh", "accumulate"), [((1, 1, 1, 1), 1), ((1, 4, 1, 2), 1), ((1, 2, 1, 1), 4)])
+def test_meshes_and_micro_batches_give_the_same_losses(corpus, tmp_path, mesh, accumulate):
+    use_mesh(*mesh)
     config = recipe(corpus, "joint", train__accumulate=accumulate, train__log_every=1, train__steps=3)
-    train(config, tmp_path / "run")
+    try:
+        train(config, tmp_path / "run")
+    finally:
+        use_mesh(1, 1, 1, 1)
     losses = [line["loss"] for line in metrics(tmp_path / "run")]
     expected = test_meshes_and_micro_batches_give_the_same_losses.__dict__.setdefault("losses", losses)
     assert losses == pytest.approx(expected, rel=2e-5)
@@ -199,7 +196,7 @@ def test_resuming_with_another_configuration_or_other_data_is_refused(corpus, tm
 @pytest.mark.parametrize(
     ("stage", "fields", "text"),
     [
-        ("align", {"data__batch_size": 12}, r"config\.data\.batch_size = 12 does not divide"),
+        ("align", {"train__accumulate": 3}, r"config\.data\.batch_size = 8 does not divide"),
         ("align", {"tokenizer__path": ""}, r"config\.tokenizer\.path is empty"),
         ("joint", {"codec": ""}, r"set config\.codec"),
         ("joint", {"model__speak__unit_vocab_size": 99}, r"unit_vocab_size = 99, but the codec ieat-mel has 34"),
@@ -223,7 +220,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(corpus, tmp_path):
         train(config, tmp_path / "run")
 
 
-def test_results_are_values():
-    from ieat_jax.training.loop import Result
-
-    assert dataclasses.asdict(Result(3, True)) == {"step": 3, "preempted": True}
+def test_half_precision_follows_full_precision(corpus, tmp_path, aligned):
+    config = recipe(corpus, "align", model__dtype="bfloat16")
+    train(config, tmp_path / "run")
+    full, half = metrics(aligned), metrics(tmp_path / "run")
+    assert half[0]["loss"] == pytest.approx(full[0]["loss"], rel=0.02)
+    assert half[0]["loss"] != full[0]["loss"]
+    assert {leaf.dtype for leaf in parameters(tmp_path / "run").values()} == {np.dtype(np.float32)}

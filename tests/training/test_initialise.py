@@ -1,0 +1,112 @@
+"""First parameters: public weights, copies, and what has to be declared new."""
+
+import functools
+import json
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from training.tiny_stages import recipe, write_corpus
+
+from ieat_jax.config import model_config
+from ieat_jax.data.pipeline import open_sources
+from ieat_jax.data.quarantine import Quarantine
+from ieat_jax.model.paths import named_leaves
+from ieat_jax.model.unified import build_model
+from ieat_jax.training import initialise as module
+from ieat_jax.training.initialise import InitError, initialise
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder)
+    return folder
+
+
+@functools.cache
+def leaves(config):
+    return {
+        k: np.asarray(v)
+        for k, v in named_leaves(jax.jit(functools.partial(build_model, config))(jax.random.key(7))).items()
+    }
+
+
+@pytest.fixture
+def weights(monkeypatch):
+    """Public weights of the tiny sizes, behind the interface of the real ones."""
+
+    def offer(sizes):
+        stored = leaves(sizes)
+
+        def of(*prefixes):
+            return lambda *_: iter([(n, v) for n, v in stored.items() if n.startswith(prefixes)])
+
+        whisper = SimpleNamespace(config=sizes.listen.encoder, weights=of("listen.encoder."))
+        llm = SimpleNamespace(config=sizes.llm, weights=of("think.", "write."))
+        monkeypatch.setattr("ieat_jax.interop.whisper.load_whisper", lambda spec: whisper)
+        monkeypatch.setattr("ieat_jax.interop.llm.load_llm", lambda spec: llm)
+        return stored
+
+    return offer
+
+
+ALLOWED = (r"listen\.(adapter|mix|norm).*", r"emotion\..*", r"speak\.(embed|heads)")
+
+
+def test_public_weights_are_loaded_and_only_the_declared_rest_is_new(corpus, weights):
+    config = recipe(corpus, "joint", init__whisper="w", init__llm="l", init__allow_new=ALLOWED)
+    sizes = model_config(config)
+    stored = weights(sizes)
+    model, handover = initialise(config, sizes, None)
+    got = named_leaves(model)
+    for name in stored:
+        if name.startswith(("think.", "write.", "listen.encoder.")):
+            np.testing.assert_array_equal(got[name], stored[name])
+    np.testing.assert_array_equal(got["speak.layers.mlp.up.kernel"], stored["write.layers.mlp.up.kernel"])
+    assert set(handover.loaded.values()) == {"w", "l"}
+    assert "speak.embed" in handover.new
+    assert "loaded from w: listen.encoder" in handover.summary()
+    json.dumps(handover.as_dict())
+
+
+def test_speak_starts_at_random_where_it_shall(corpus, weights):
+    allowed = (*ALLOWED, r"speak\..*")
+    config = recipe(
+        corpus, "joint", init__whisper="w", init__llm="l", init__allow_new=allowed, init__speak_from_write=False
+    )
+    stored = weights(model_config(config))
+    model, handover = initialise(config, model_config(config), None)
+    name = "speak.layers.mlp.up.kernel"
+    assert name in handover.new
+    assert not np.array_equal(named_leaves(model)[name], stored["write.layers.mlp.up.kernel"])
+
+
+def test_a_missing_parameter_that_is_not_declared_is_named(corpus, weights):
+    config = recipe(corpus, "align", init__whisper="w", init__llm="l", init__allow_new=ALLOWED)
+    weights(model_config(recipe(corpus, "joint")))
+    with pytest.raises(InitError, match=r"think\.layers\.attention\.q\.lora_a.* neither in w, l nor declared new"):
+        initialise(config, model_config(config), None)
+
+
+def test_weights_of_another_size_name_the_field(corpus, weights):
+    weights(model_config(recipe(corpus, "joint", model__llm__mlp_width=48)))
+    config = recipe(corpus, "joint", init__llm="l", init__allow_new=(".*",))
+    with pytest.raises(InitError, match=r"config\.model\.llm\.mlp_width: 48 there, 32 here"):
+        initialise(config, model_config(config), None)
+
+
+def test_without_any_source_everything_is_new(corpus):
+    config = recipe(corpus, "write")
+    _, handover = initialise(config, model_config(config), None)
+    assert not handover.loaded
+    assert "think.embed" in handover.new
+
+
+def test_audio_paths_start_at_the_root_that_is_given(corpus, tmp_path):
+    config = recipe(corpus, "align")
+    assert open_sources(config.data.sources, Quarantine(0.0))[0].audio_root == corpus
+    config.data.sources.train.audio_root = str(tmp_path)
+    assert open_sources(config.data.sources, Quarantine(0.0))[0].audio_root == tmp_path
+    assert module.InitError is InitError
