@@ -41,12 +41,10 @@ def get_config(arg="learned"):
     config = get_defaults()
     config.stage = "align"
     config.chat.system_text = "Reply in one short sentence."
-    # SmolLM2 has no think tags: reserved tokens of its vocabulary stand for them.
-    config.tokenizer.rename = (
-        ("<issue_start>", "<think>"),
-        ("<issue_closed>", "</think>"),
-        ("<empty_output>", "<|audio|>"),
-    )
+    # SmolLM2 has no think tags: reserved tokens of its vocabulary stand for them. Eleven of them (5, 7..16) were never
+    # trained and have one and the same embedding, which is also the LM head's row: a tag among them could not be
+    # written. <filename>, which was trained, can.
+    config.tokenizer.rename = (("<repo_name>", "<think>"), ("<filename>", "</think>"), ("<empty_output>", "<|audio|>"))
     config.model = to_section(_model(mix))
     config.init.llm = "package:smollm2-135m-instruct"
     config.data.sources.train = source(f"{RECORDS}/train.jsonl", audio_root=AUDIO, weight=312.0)
@@ -111,8 +109,9 @@ def _think(config, mix):
     config.objective.kl = 0.3
     config.objective.eot = 0.1
     config.objective.segment_weights.state = 3.0
+    config.objective.format_weight = 3.0
     config.data.batch_size = 6
-    config.train.steps = 120
+    config.train.steps = 80
     config.optimizer.rules = (*_listening(mix, 0.3), (r".*\.lora_[ab]", 1.0), (".*", None))
 
 
