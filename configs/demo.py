@@ -54,7 +54,7 @@ def _write(config):
     config.data.sources.text = source(f"{DATA}/corpus/text.jsonl")
     config.data.sources.dialogues = source(f"{DATA}/corpus/train.jsonl", weight=2.0)
     config.data.injection.floor = 0.7
-    config.train.steps = 160
+    config.train.steps = 140
     config.optimizer.learning_rate = 3e-3
     config.optimizer.rules = ((r"(think|write)\..*", 1.0), (".*", None))
 
@@ -71,7 +71,7 @@ def _align(config):
     config.objective.attribute = 0.5
     config.objective.kl_think = 0.5
     config.data.batch_size = 8
-    config.train.steps = 160
+    config.train.steps = 140
     config.optimizer.learning_rate = 2e-3
     config.optimizer.rules = (
         (r"listen\.(adapter|mix|norm).*", 1.0),
@@ -95,7 +95,7 @@ def _joint(config):
     config.data.batch_size = 8
     config.data.shapes.tokens = 256
     config.data.shapes.targets = 164
-    config.train.steps = 160
+    config.train.steps = 110
     config.optimizer.learning_rate = 2e-3
     config.optimizer.rules = (
         (r"listen\.(adapter|mix|norm).*", 0.3),

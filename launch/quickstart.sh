@@ -20,7 +20,7 @@ RUNS=${RUNS%/}
 HOURS=${HOURS:-1.0} # of distinct speech in the corpus
 DATA=$RUNS/data
 STEPS=13
-SCORE=(--records "$DATA/units/test.jsonl" --audio-root "$DATA/corpus")
+SCORE=(--records "$DATA/units/test.jsonl" --audio-root "$DATA/corpus" --limit 240 --speak 16)
 
 dry=
 if [[ ${1:-} == --dry-run ]]; then

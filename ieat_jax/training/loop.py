@@ -157,6 +157,11 @@ def _codec(config: ConfigDict, sizes: ModelConfig, earlier: Run | None, resumed:
             f"config.model.speak.unit_vocab_size = {sizes.speak.unit_vocab_size}, but the codec {codec.name} has "
             f"{codec.vocab_size} ids; set it to that"
         )
+    if codec.group_size != sizes.speak.group_size:
+        raise TrainError(
+            f"config.model.speak.group_size = {sizes.speak.group_size}, but the codec {codec.name} has "
+            f"{codec.group_size} units in a group; set it to that"
+        )
     return codec
 
 

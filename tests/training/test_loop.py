@@ -6,19 +6,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import types
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-from training.tiny_stages import recipe, write_corpus
+from training.tiny_stages import recipe, use_mesh, write_corpus
 
 import ieat_jax.training.loop as loop
 from ieat_jax.config import from_json, to_json
 from ieat_jax.errors import UserError
 from ieat_jax.model.paths import named_leaves
-from ieat_jax.model.sharding import MESH_AXES, make_mesh
 from ieat_jax.training.loop import TrainError, check_resume, train
 from ieat_jax.training.run import load_run
 
@@ -30,18 +27,12 @@ def corpus(tmp_path_factory):
     return folder
 
 
-def use_mesh(*sizes):
-    """Let `train` use a mesh of these sizes over the first devices, whatever the config says."""
-    shape = types.SimpleNamespace(**dict(zip(MESH_AXES, sizes, strict=True)))
-    loop.make_mesh = lambda _: make_mesh(shape, jax.devices()[: int(np.prod(sizes))])
-
-
 @pytest.fixture(scope="module", autouse=True)
 def one_device():
     """Programs for one device compile fastest; `test_meshes...` uses more."""
     use_mesh(1, 1, 1, 1)
     yield
-    loop.make_mesh = make_mesh
+    use_mesh()
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +191,7 @@ def test_resuming_with_another_configuration_or_other_data_is_refused(corpus, tm
         ("align", {"tokenizer__path": ""}, r"config\.tokenizer\.path is empty"),
         ("joint", {"codec": ""}, r"set config\.codec"),
         ("joint", {"model__speak__unit_vocab_size": 99}, r"unit_vocab_size = 99, but the codec ieat-mel has 34"),
+        ("joint", {"model__speak__group_size": 2}, r"group_size = 2, but the codec ieat-mel has 4 units"),
         ("align", {"model__llm__vocab_size": 100}, "is too small for it"),
         ("align", {"init__checkpoint": "/nowhere/run"}, "/nowhere/run"),
         ("align", {"data__sources": {}}, "names no records"),

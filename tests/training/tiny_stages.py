@@ -1,10 +1,13 @@
 """A complete tiny run: corpus with audio and units, tokenizer, codec, and recipes of the three stages."""
 
 import json
+import types
 
+import jax
 import numpy as np
 import soundfile
 
+import ieat_jax.training.loop as loop
 from ieat_jax.audio.mel_codec import train_mel_codec
 from ieat_jax.config import normal, to_section
 from ieat_jax.defaults import get_defaults, source
@@ -17,6 +20,7 @@ from ieat_jax.model.config import (
     ModelConfig,
     SpeakConfig,
 )
+from ieat_jax.model.sharding import MESH_AXES, make_mesh
 from ieat_jax.text.tokenizer import train_tokenizer
 
 TEXTS = ["I lost my keys.", "The bus was late.", "We won the match.", "It is raining.", "He called me back."]
@@ -63,6 +67,15 @@ def write_corpus(folder, *, records=8):
         meta = {"language": "en", "codec": codec.identity()}
         lines.append(json.dumps({"dialogue_id": f"d{number}", "turns": turns, "ieat_meta": meta}))
     (folder / "train.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def use_mesh(*sizes):
+    """Let `train` use a mesh of these sizes over the first devices, whatever the config says; none = the config's."""
+    if not sizes:
+        loop.make_mesh = make_mesh
+        return
+    shape = types.SimpleNamespace(**dict(zip(MESH_AXES, sizes, strict=True)))
+    loop.make_mesh = lambda _: make_mesh(shape, jax.devices()[: int(np.prod(sizes))])
 
 
 def recipe(folder, stage, **fields):
