@@ -7,13 +7,29 @@ reads the words and the emotion. Speakers 15 and 16 are never heard in training.
 
     python -m ieat_jax.prepare emodb --text en --source ../shared/data/emodb/wav --out runs/emodb/data
     python -m ieat_jax.prepare responses --records runs/emodb/data/*.jsonl --llm package:smollm2-135m-instruct \
-        --system-text "Reply in one short sentence." --max-tokens 12 --out runs/emodb/answered
+        --system-text "Reply in one short sentence." --out runs/emodb/answered
     python -m ieat_jax.train --config configs/emodb.py:hear_learned --workdir runs/emodb/hear_learned
     python -m ieat_jax.train --config configs/emodb.py:learned --workdir runs/emodb_learned
     python -m ieat_jax.evaluate score --checkpoint runs/emodb_learned --records runs/emodb/answered/test.jsonl \
         --audio-root ../shared/data/emodb/wav --out runs/emodb_learned/test --no-asr --speak 0
 
 and the same with `last` in place of `learned`: the encoder's last layer, as published speech LLMs have it.
+
+Measured on the 127 clips of speakers 15 and 16, emotion read from the generated thinking, chance .143, brackets =
+bootstrap 95 % over clips, one run each (2 cores that were shared with other work):
+
+    layer mix   UAR              clip exchanged   silence   well-formed thinking   hear     think
+    learned     .730 [.66, .79]  .17              .14       127 of 127             200 s    18 min
+    last        .661 [.58, .73]  .15              .14       127 of 127             330 s    18 min
+
+Ours, not the paper's: the two parts, emotions balanced by repeating records, German words given to the teacher in
+English (SmolLM2 reads no German), thinking of the state sentence alone, a window of 2 s, and boredom as a label.
+The validation speakers 12 and 13 train as well. An attribute head alone, on speakers that did not train it (12 and 13,
+11 and 14 in turn), reaches .74 with the learned mix and .47 with the last layer.
+
+One run of 127 clips says little about the second decimal: the two intervals overlap, and an earlier `learned` run of
+120 steps, whose tags the model could not write, named the right emotion with a UAR of .82. Happiness heard as anger is
+the usual confusion.
 """
 
 from ieat_jax.config import to_section
