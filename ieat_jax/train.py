@@ -8,8 +8,8 @@ import argparse
 import os
 import sys
 
-# Set by TPU pods, multislice and Slurm: jax.distributed finds the rest by itself.
-CLUSTER_VARIABLES = ("TPU_WORKER_HOSTNAMES", "MEGASCALE_COORDINATOR_ADDRESS", "SLURM_JOB_ID")
+# Set by TPU pods, multislice and `srun`: jax.distributed finds the rest by itself.
+CLUSTER_VARIABLES = ("TPU_WORKER_HOSTNAMES", "MEGASCALE_COORDINATOR_ADDRESS", "SLURM_PROCID")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,9 +38,7 @@ def initialise_distributed() -> None:
             num_processes=int(os.environ["IEAT_NUM_PROCESSES"]),
             process_id=int(os.environ["IEAT_PROCESS_ID"]),
         )
-    elif any(
-        os.environ.get(name) for name in ("TPU_WORKER_HOSTNAMES", "SLURM_JOB_ID", "MEGASCALE_COORDINATOR_ADDRESS")
-    ):
+    elif any(os.environ.get(name) for name in CLUSTER_VARIABLES):
         jax.distributed.initialize()
 
 

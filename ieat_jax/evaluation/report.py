@@ -49,6 +49,7 @@ ROWS = (
     Row("- with another clip's audio", ("controls", "shuffled", "uar"), "chance", "control"),
     Row("- with silence", ("controls", "silence", "uar"), "chance", "control"),
     Row("Well-formed thinking", ("think_format", "value"), "up", "closed by the model and readable"),
+    Row("- on the clips that score emotion", ("think_format_scored", "value"), "up", "the words say nothing there"),
     Row("Cause recall in the thinking", ("cause", "value"), "up", "content words of the annotated cause"),
     Row("Response style accuracy", ("style", "value"), "up", "words of the reply match the style"),
     Row("Reply ended by the model", ("response_ended", "value"), "up", "share of replies within the limit"),

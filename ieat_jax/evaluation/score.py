@@ -127,6 +127,9 @@ def text_metrics(items: Sequence[Item], answers: Sequence[Answer], options: Scor
     if not options.think:
         return metrics
     metrics["think_format"] = proportion([answer.readable for answer in answers])
+    probed = [answer.readable for item, answer in zip(items, answers, strict=True) if item.scores_emotion]
+    if probed and len(probed) < len(items):
+        metrics["think_format_scored"] = proportion(probed)
     labelled = [
         (item.emotion, answer.emotion) for item, answer in zip(items, answers, strict=True) if item.scores_emotion
     ]
