@@ -116,7 +116,7 @@ score() {
   local name=$1 checkpoint=$2 words=$3
   shift 3
   step "score_$name" "$RUNS/scores/$name" "$words" python -m ieat_jax.evaluate score --checkpoint "$RUNS/$checkpoint" \
-    "$@" "${SCORE[@]}" --out "$RUNS/scores/$name"
+    "${SCORE[@]}" "$@" --out "$RUNS/scores/$name"
 }
 
 cd "$IEAT_ROOT"
@@ -140,7 +140,7 @@ train align "stage align: it learns to listen from its own reading"
 score align_start align "before align: hears nothing yet" --step 0
 score align align "after align"
 train joint "stage joint: text and speech together"
-score joint_start joint "before joint: a voice that knows no words yet" --step 0
+score joint_start joint "before joint: a voice that knows no words yet" --step 0 --speak 0
 score joint joint "after joint"
 COLUMNS=140 log=$RUNS/table.txt step report "$RUNS/report.html" "the four side by side" \
   python -m ieat_jax.evaluate report --runs "align_start=$RUNS/scores/align_start" "align=$RUNS/scores/align" \
