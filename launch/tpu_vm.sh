@@ -18,7 +18,8 @@
 #   --runtime VERSION    another software of the machines than launch/machines.sh names
 #   --extras EXTRAS      of pyproject.toml (tpu)
 #   --create FLAG        for `queued-resources create`, like --create=--valid-until-duration=6h; may be given again
-#   --ssh FLAG           for `tpu-vm ssh` and `scp`, like --ssh=--tunnel-through-iap; may be given again
+#   --ssh FLAG           for `tpu-vm ssh` and `tpu-vm scp`, like --ssh=--internal-ip; may be given again
+#   --iap                connect through Identity-Aware Proxy, to hosts without an address outside; by `gcloud alpha`
 #   --max-restarts K     after failures one after the other (10); one that took an hour to come counts as the first
 #   --keep               leave the machines at the end. They cost money until they are deleted
 #   --dry-run            print the commands and start nothing
@@ -37,7 +38,7 @@ set -euo pipefail
 needed=(name zone accelerator config workdir)
 taken=(setup slices project runtime extras max-restarts)
 repeated=(create ssh)
-switches=(spot reserved best-effort keep dry-run)
+switches=(spot reserved best-effort iap keep dry-run)
 read_options "$@"
 match name '[a-z]([-a-z0-9]{0,38}[a-z0-9])?' "40 small letters, digits and - at most, like align-2"
 match zone '[a-z0-9-]+' "a zone, like us-west4-a"
@@ -74,19 +75,24 @@ create=("${gcloud[@]}" compute tpus queued-resources create "$name" "--accelerat
   "${create_flags[@]}")
 describe=(gcloud compute tpus queued-resources describe "$name" "${scope[@]}" '--format=value(state.state)')
 delete=(gcloud compute tpus queued-resources delete "$name" "${scope[@]}" --force --quiet)
-# Not `queued-resources ssh`: it leaves out what it can not reach, and starts at most 64 hosts at a time.
-ssh=(gcloud compute tpus tpu-vm ssh)
+# Not `queued-resources ssh`: it leaves out slices that it can not reach, with exit code 0, and starts 64 hosts at most.
+tpu_vm=(gcloud compute tpus tpu-vm)
+if [[ -n ${option[iap]:-} ]]; then
+  tpu_vm=(gcloud alpha compute tpus tpu-vm)
+  ssh_flags+=(--tunnel-through-iap)
+fi
 alive=(--ssh-flag=-oServerAliveInterval=30 --ssh-flag=-oServerAliveCountMax=6) # else a host that is gone is waited for
 
+session=$(date +%Y%m%d-%H%M%S) # what other calls on the same machines left there has other names
 temporary=/tmp/ieat_jax-launch
 [[ -n $dry ]] || temporary=$(mktemp -d)
-archive=$temporary/ieat_jax.tar.gz
+sent=ieat_jax-$session.tar.gz
+archive=$temporary/$sent
 pack=(tar -czf "$archive" -C "$IEAT_ROOT" --exclude=__pycache__ pyproject.toml README.md ieat_jax configs launch)
 prepare="{ test ! -e ieat_jax/launch/tpu_worker.sh || bash ieat_jax/launch/tpu_worker.sh stop; } &&"
 prepare+=" rm -rf ieat_jax/ieat_jax ieat_jax/configs ieat_jax/launch && mkdir -p ieat_jax &&"
-prepare+=" tar -xzf ieat_jax.tar.gz -C ieat_jax && bash ieat_jax/launch/tpu_worker.sh install ${option[extras]:-tpu}"
+prepare+=" tar -xzf $sent -C ieat_jax && rm $sent && bash ieat_jax/launch/tpu_worker.sh install ${option[extras]:-tpu}"
 prepare+=${option[setup]:+" && $(show bash -c "${option[setup]}")"}
-session=$(date +%Y%m%d-%H%M%S) # attempts of other calls on the same machines have other names
 
 run_command() {
   show bash ieat_jax/launch/tpu_worker.sh run "$session-$1" env "LIBTPU_INIT_ARGS=$libtpu_init_args" "${training[@]}"
@@ -96,21 +102,21 @@ run_command() {
 ssh_commands() {
   local node
   for node in "${nodes[@]}"; do
-    show "${ssh[@]}" "$node" "${scope[@]}" --worker=all "${alive[@]}" "${ssh_flags[@]}" "--command=$1"
+    show "${tpu_vm[@]}" ssh "$node" "${scope[@]}" --worker=all --quiet "${alive[@]}" "${ssh_flags[@]}" "--command=$1"
   done
 }
 
 copy_commands() {
   local node
   for node in "${nodes[@]}"; do
-    show gcloud compute tpus tpu-vm scp "$archive" "$node:ieat_jax.tar.gz" "${scope[@]}" --worker=all \
-      "${ssh_flags[@]}"
+    show "${tpu_vm[@]}" scp "$archive" "$node:$sent" "${scope[@]}" --worker=all --quiet "${ssh_flags[@]}"
   done
 }
 
 stopping=  # set once somebody asks for it
 signalled= # set when a signal came during a wait
-exists=    # the queued resource does
+asked=     # for the queued resource
+exists=    # it does
 running=   # training does
 prepared=  # the hosts have everything
 
@@ -125,9 +131,11 @@ wait_for() {
   done
 }
 
+# nap SECONDS: or until a signal comes.
 nap() {
   sleep "$1" &
-  wait_for $! || true
+  wait $! || true
+  kill $! 2>/dev/null || true
 }
 
 # on_all COMMANDS: one a line, all at once, away from the terminal's Ctrl-C. The exit code is a failure's if one failed.
@@ -135,7 +143,7 @@ on_all() {
   local line pid code worst=0 pids=()
   set -m
   while IFS= read -r line; do
-    eval "$line" </dev/null &
+    bash -c "$line" </dev/null &
     pids+=($!)
   done <<<"$1"
   set +m
@@ -163,6 +171,9 @@ ask_to_stop() {
 leave() {
   local code=$?
   trap - EXIT INT TERM
+  if [[ -n $asked && -z $exists && $(state) != ABSENT ]]; then # the asking was interrupted
+    exists=1
+  fi
   rm -rf "$temporary"
   if [[ -n $exists && -n ${option[keep]:-} ]]; then
     say "$name is kept and costs money until you delete it: $(show "${delete[@]}")"
@@ -210,6 +221,7 @@ machines() {
         ;;
       ABSENT)
         show "${create[@]}"
+        asked=1
         "${create[@]}"
         exists=1
         created=1
@@ -234,6 +246,18 @@ machines() {
   exit "$STOPPED"
 }
 
+# gcloud copies to several hosts only with its key in the ssh-agent, where there is one: better to know before the
+# machines cost money.
+key_is_in_agent() {
+  local key=$HOME/.ssh/google_compute_engine mark listed code=0
+  if ((slice_hosts > 1)) && [[ -e $key ]] && mark=$(ssh-keygen -lf "$key" 2>/dev/null); then
+    listed=$(ssh-add -l 2>/dev/null) || code=$?
+    read -r _ mark _ <<<"$mark"
+    ((code > 1)) || [[ $listed == *"$mark"* ]] ||
+      fail "gcloud's ssh key is not in your ssh-agent, and copying to several hosts needs it: ssh-add $key"
+  fi
+}
+
 send_and_install() {
   say "copying and installing on $((slices * slice_hosts)) hosts"
   "${pack[@]}"
@@ -253,6 +277,7 @@ fi
 
 trap leave EXIT
 command -v gcloud >/dev/null || fail "there is no gcloud here: install it, or see the commands with --dry-run"
+key_is_in_agent
 trap ask_to_stop INT TERM
 attempt=1
 failures=0

@@ -56,6 +56,7 @@ class Cluster:
             ["bash", ROOT / "launch" / script, *map(str, arguments)],
             env=self.environment(**environment), cwd=self.folder,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
         )  # fmt: skip
 
     def run(self, script, *arguments, **environment):
