@@ -89,10 +89,11 @@ temporary=/tmp/ieat_jax-launch
 sent=ieat_jax-$session.tar.gz
 archive=$temporary/$sent
 pack=(tar -czf "$archive" -C "$IEAT_ROOT" --exclude=__pycache__ pyproject.toml README.md ieat_jax configs launch)
-prepare="{ test ! -e ieat_jax/launch/tpu_worker.sh || bash ieat_jax/launch/tpu_worker.sh stop; } &&"
+# Ends with 1 whatever fails: 2 is gcloud's own, for flags that it does not know.
+prepare="{ { test ! -e ieat_jax/launch/tpu_worker.sh || bash ieat_jax/launch/tpu_worker.sh stop; } &&"
 prepare+=" rm -rf ieat_jax/ieat_jax ieat_jax/configs ieat_jax/launch && mkdir -p ieat_jax &&"
 prepare+=" tar -xzf $sent -C ieat_jax && rm $sent && bash ieat_jax/launch/tpu_worker.sh install ${option[extras]:-tpu}"
-prepare+=${option[setup]:+" && $(show bash -c "${option[setup]}")"}
+prepare+="${option[setup]:+" && $(show bash -c "${option[setup]}")"}; } || exit 1"
 
 run_command() {
   show bash ieat_jax/launch/tpu_worker.sh run "$session-$1" env "LIBTPU_INIT_ARGS=$libtpu_init_args" "${training[@]}"
@@ -260,8 +261,7 @@ key_is_in_agent() {
 
 send_and_install() {
   say "copying and installing on $((slices * slice_hosts)) hosts"
-  "${pack[@]}"
-  on_all "$(copy_commands)" && on_all "$(ssh_commands "$prepare")"
+  "${pack[@]}" && on_all "$(copy_commands)" && on_all "$(ssh_commands "$prepare")"
 }
 
 if [[ -n $dry ]]; then

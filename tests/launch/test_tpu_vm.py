@@ -97,7 +97,7 @@ def test_the_commands(cluster, bare_path):
         *("--ssh-flag=-oServerAliveInterval=30", "--ssh-flag=-oServerAliveCountMax=6"),
     ]
     assert install[:-1] == run[:-1] == connection
-    assert install[-1].endswith("bash ieat_jax/launch/tpu_worker.sh install tpu")
+    assert install[-1].endswith("bash ieat_jax/launch/tpu_worker.sh install tpu; } || exit 1")
     remote = shlex.split(run[-1].removeprefix("--command="))
     assert remote[:3] == ["bash", "ieat_jax/launch/tpu_worker.sh", "run"]
     assert remote[4:] == ["env", f"LIBTPU_INIT_ARGS={FLAGS}", *TRAINING]
@@ -124,7 +124,7 @@ def test_several_slices_and_every_option(cluster):
             assert "--project=my-project" in command
         *first, last = install[-1].split(" && ")
         assert first[-1].endswith("install tpu,demo")
-        assert shlex.split(last) == ["bash", "-c", "mount 'a b' \"$HOME\""]
+        assert shlex.split(last) == ["bash", "-c", "mount 'a b' \"$HOME\"" + ";", "}", "||", "exit", "1"]
         assert f"LIBTPU_INIT_ARGS={FLAGS} --xla_foo=1" in shlex.split(run[-1])
 
 
@@ -499,8 +499,10 @@ def test_launcher_and_host_together(worker):
     )
     (environment / "python").chmod(0o755)
     worker.note("codes", 75, 0)
-    code, out, err = launch(worker, "--setup", "echo 'a b' >\"$HOME/mounted\"", IEAT_VENV=environment.parent)
+    setup = "[[ -e $HOME/mounted ]] || { echo 'a b' >\"$HOME/mounted\"; exit 2; }"  # at first it fails
+    code, out, err = launch(worker, "--setup", setup, IEAT_VENV=environment.parent)
     assert code == 0, err
+    assert out.count("installation ended with exit code 1: again") == 1
     assert out.count("[3] step 1") == 2
     assert (worker.folder / "mounted").read_text() == "a b\n"
     assert ".[tpu]" in worker.noted("pip")
