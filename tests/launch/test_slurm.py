@@ -84,10 +84,11 @@ def test_no_requeue_is_told(slurm):
 
 
 def test_failures_are_tried_again_and_given_up(slurm):
+    slurm.fake("sleep")
     script = batch(slurm, "--max-restarts", "1")
     code, out, err = run(slurm, script, 139)
     assert code == 139
-    assert [call[0] for call in slurm.calls()] == ["srun", "srun"]
+    assert [call[0] for call in slurm.calls()] == ["srun", "sleep", "srun"]
     assert out == "== training ended with exit code 139: again in 1 s\n"
     assert err == "error: training ended with exit code 139, 2 times; giving up\n"
     assert run(slurm, script, 1, 0)[0] == 0

@@ -146,10 +146,10 @@ def test_gcloud_understands_the_commands(cluster):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CLOUDSDK_")}
     environment["CLOUDSDK_CONFIG"] = str(cluster.folder)
     environment["CLOUDSDK_CORE_CHECK_GCE_METADATA"] = "false"  # else a machine on Google Cloud has an account
-    create, _, _, copy, _, run, delete = dry_run(cluster, "--project=p", "--spot", "--ssh=--internal-ip")
-    other, _, _, copy_0, _, _, _, run_0, _, _ = dry_run(cluster, "--project=p", "--best-effort", "--slices=2", "--iap")
+    create, _, _, copy, _, run, _ = dry_run(cluster, "--project=p", "--spot", "--ssh=--internal-ip")
+    other, _, _, _, _, _, _, run_0, _, _ = dry_run(cluster, "--project=p", "--best-effort", "--slices=2", "--iap")
     wrong = [word.replace("--accelerator-type", "--acelerator-type") for word in create]
-    commands = [create, copy, run, delete, other, copy_0, run_0, wrong]
+    commands = [create, copy, run, other, run_0, wrong]
     running = [
         subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for command in commands
