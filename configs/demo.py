@@ -7,9 +7,10 @@
 `launch/quickstart.sh` makes the corpus, tokenizer, codec and units that these read, and runs them.
 """
 
-from ieat_jax.config import to_section
+from pathlib import Path
+
+from ieat_jax.config import ConfigError, load_model, to_section
 from ieat_jax.defaults import get_defaults, source
-from ieat_jax.model.config import AdapterConfig, EncoderConfig, ListenConfig, LLMConfig, ModelConfig, SpeakConfig
 
 STAGES = ("write", "align", "joint")
 DATA, RUNS = "runs/demo/data", "runs/demo"
@@ -18,21 +19,14 @@ DATA, RUNS = "runs/demo/data", "runs/demo"
 def get_config(arg="align"):
     """Return the configuration of stage `arg`: write, align or joint."""
     if arg not in STAGES:
-        raise ValueError(f"configs/demo.py:{arg}: the stage is one of {', '.join(STAGES)}")
+        raise ConfigError(f"configs/demo.py:{arg}: the stage is one of {', '.join(STAGES)}")
     config = get_defaults()
     config.stage = arg
     config.chat.system_text = "You are kind."
     config.chat.speech_system_text = "You speak."
     config.tokenizer.path = f"{DATA}/tokenizer"
-    config.model = to_section(
-        ModelConfig(
-            listen=ListenConfig(EncoderConfig(), AdapterConfig(mlp_width=512), clip_seconds=3.0),
-            llm=LLMConfig(
-                vocab_size=1536, width=192, mlp_width=512, num_layers=6, num_heads=4, num_kv_heads=2, head_dim=48
-            ),
-            speak=SpeakConfig(enabled=arg == "joint", freeze_layer=3),
-        )
-    )
+    config.model = to_section(load_model(Path(__file__).parent / "models", "tiny"))
+    config.model.speak.enabled = arg == "joint"
     config.data.injection.start = 0.9
     config.data.injection.partial = 0.0
     config.data.batch_size = 16

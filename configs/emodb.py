@@ -32,16 +32,12 @@ One run of 127 clips says little about the second decimal: the two intervals ove
 the usual confusion.
 """
 
-from ieat_jax.config import to_section
+import dataclasses
+from pathlib import Path
+
+from ieat_jax.config import ConfigError, load_model, to_section
 from ieat_jax.defaults import get_defaults, source
-from ieat_jax.model.config import (
-    AdapterConfig,
-    EncoderConfig,
-    ListenConfig,
-    LLMConfig,
-    ModelConfig,
-    SpeakConfig,
-)
+from ieat_jax.model.config import AdapterConfig
 
 AUDIO, RECORDS = "../shared/data/emodb/wav", "runs/emodb/answered"
 
@@ -53,7 +49,7 @@ def get_config(arg="learned"):
     """Return the configuration of layer mix `arg`: learned or last; of its first part: hear_learned or hear_last."""
     mix = arg.removeprefix("hear_")
     if mix not in MIXES:
-        raise ValueError(f"configs/emodb.py:{arg}: one of learned, last, hear_learned, hear_last")
+        raise ConfigError(f"configs/emodb.py:{arg}: one of learned, last, hear_learned, hear_last")
     config = get_defaults()
     config.stage = "align"
     config.chat.system_text = "Reply in one short sentence."
@@ -82,25 +78,16 @@ def get_config(arg="learned"):
 
 
 def _model(mix):
-    return ModelConfig(
-        listen=ListenConfig(
-            EncoderConfig(num_layers=6, width=512, num_heads=8, mlp_width=2048),
-            AdapterConfig(num_layers=1, num_heads=8, num_kv_heads=4, head_dim=32, mlp_width=384, conv_width=96),
+    model = load_model(Path(__file__).parent / "models", "smollm2_135m")
+    return dataclasses.replace(
+        model,
+        listen=dataclasses.replace(
+            model.listen,
+            adapter=AdapterConfig(num_layers=1, num_heads=8, num_kv_heads=4, head_dim=32, mlp_width=384, conv_width=96),
             layer_mix=mix,
             clip_seconds=2.0,  # every clip of our copy is 2.0 s long; the original ones are up to 9 s
         ),
-        llm=LLMConfig(
-            vocab_size=49152,
-            width=576,
-            mlp_width=1536,
-            num_layers=30,
-            num_heads=9,
-            num_kv_heads=3,
-            head_dim=64,
-            rope_theta=1e5,
-            norm_eps=1e-5,
-        ),
-        speak=SpeakConfig(enabled=False, freeze_layer=19),
+        speak=dataclasses.replace(model.speak, enabled=False),
         num_emotions=8,  # HumDial's seven and boredom; Emo-DB has no surprise
     )
 

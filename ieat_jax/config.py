@@ -42,7 +42,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
         ConfigError: no such file, no `get_config`, an argument it does not take, an unknown field, a wrong type.
     """
     path, arg = _split_spec(spec)
-    get_config = _recipe(path)
+    get_config = _function(path, "get_config")
     if arg is not None and not inspect.signature(get_config).parameters:
         raise ConfigError(f"--config={spec}: get_config of {path} takes no argument; leave ':{arg}' out")
     config = normal(get_config() if arg is None else get_config(arg))
@@ -64,18 +64,31 @@ def _split_spec(spec: str) -> tuple[Path, str | None]:
     return path, found[2]
 
 
-def _recipe(path: Path) -> Callable[..., Any]:
-    """`get_config` of a recipe file."""
+def _function(path: Path, name: str) -> Callable[..., Any]:
+    """A function of a Python file."""
     module_spec = importlib.util.spec_from_file_location(f"ieat_jax_recipe_{path.stem}", path)
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
     except SyntaxError as error:
         raise ConfigError(f"{path}: line {error.lineno}: {error.msg}") from error
-    function = getattr(module, "get_config", None)
+    function = getattr(module, name, None)
     if not callable(function):
-        raise ConfigError(f"{path}: the file has no function get_config(arg=''); it must return the ConfigDict")
+        raise ConfigError(f"{path}: the file has no function {name}")
     return function
+
+
+def load_model(folder: str | Path, name: str) -> ModelConfig:
+    """`get_model()` of FOLDER/NAME.py, for recipes that take any of several models.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    path = Path(folder) / f"{name}.py"
+    known = sorted(file.stem for file in Path(folder).glob("*.py"))
+    if not path.is_file():
+        raise ConfigError(f"there is no model {name!r} in {folder}, only {', '.join(known)}")
+    return _function(path, "get_model")()
 
 
 def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -109,7 +109,7 @@ class _Stream:
 class _Row:
     """A row while it grows, turn by turn."""
 
-    def __init__(self, chat: ChatFormat, positions_per_clip: int, options: LayoutOptions):
+    def __init__(self, chat: ChatFormat | None, positions_per_clip: int, options: LayoutOptions):
         self.chat, self.per_clip, self.options = chat, positions_per_clip, options
         self.stream, self.teacher = _Stream(), _Stream()
         self.targets: list[tuple[int, int, int, int, int]] = []  # at, id, kind, teacher at, teacher kind
@@ -335,6 +335,11 @@ def lay_out(
                 "raise it",
             )
     return _arrays(row, shapes, frames, mels), counts
+
+
+def empty_row(shapes: Shapes, *, frames: int, mels: int) -> Batch:
+    """A row of padding, without a batch dimension: the shapes and types of every row of these `shapes`."""
+    return _arrays(_Row(None, 0, LayoutOptions()), shapes, frames, mels)
 
 
 def _arrays(row: _Row, shapes: Shapes, frames: int, mels: int) -> Batch:

@@ -22,7 +22,7 @@ def best_units(model: UnifiedModel, batch: Batch, audio: jax.Array) -> jax.Array
     stream = Stream(batch.positions, batch.segment_ids, batch.branch_ids)
     states = model.think(batch.tokens, stream, audio, batch.audio_index)
     fed = model.speak.feed(states, batch.speak_state, batch.speak_units)
-    spoken = model.speak(fed, Stream(batch.speak_positions, batch.speak_ids, jnp.zeros_like(batch.speak_ids)))
+    spoken = model.speak(fed, Stream(batch.speak_positions, batch.speak_ids))
     return jnp.argmax(model.speak.unit_logits(pick_rows(spoken, batch.unit_at)), axis=-1)
 
 

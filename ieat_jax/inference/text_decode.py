@@ -76,7 +76,7 @@ def on_rows(x: jax.Array) -> jax.Array:
 def start(model: UnifiedModel, prompt: Prompt, rules: TextRules) -> tuple[TextState, jax.Array]:
     """Run the prompt: the state before the first token, and Think's states of the prompt [B,T,D]."""
     rows, length = prompt.tokens.shape
-    stream = Stream(prompt.positions, prompt.segment_ids, jnp.zeros_like(prompt.positions))
+    stream = Stream(prompt.positions, prompt.segment_ids)
     audio = prompt.heard[:, None] if prompt.heard.shape[1] else None
     slots = length + rules.max_tokens
     think_cache, write_cache = model.think.new_cache(rows, slots), model.write.new_cache(rows, slots)
@@ -165,7 +165,7 @@ def feed(model: UnifiedModel, state: TextState) -> TextState:
     """Feed the token that was just chosen (the last one of a reply is never fed) and compute the next logits."""
     running = (state.phase != ENDED).astype(jnp.int32)
     token = jax.lax.dynamic_slice_in_dim(state.tokens, state.step - 1, 1, 1)
-    stream = Stream(state.position[:, None], running[:, None], jnp.zeros_like(token))
+    stream = Stream(state.position[:, None], running[:, None])
     states, think_cache = model.think(jnp.maximum(token, 0), stream, cache=state.think_cache)
     written, write_cache = model.write(states, stream, cache=state.write_cache)
     logits = on_rows(model.text_logits(written[:, 0]).astype(jnp.float32))

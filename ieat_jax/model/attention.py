@@ -11,11 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
+from ieat_jax.model.cudnn import cudnn_attend, cudnn_fits
 from ieat_jax.model.layers import Linear, RMSNorm
-from ieat_jax.model.sharding import array_spec, lay, out_sharding
+from ieat_jax.model.sharding import array_spec, lay, out_sharding, platform
+from ieat_jax.model.splash import SAVED, splash_attend, splash_fits
 
+KERNELS = {"tpu": "splash", "gpu": "cudnn"}  # platform -> what 'auto' is; elsewhere 'xla'
+CAUSAL_SCOPE, FULL_SCOPE = "causal_attention", "full_attention"  # names that the cost of a step is found by
 MASKED = -1e30  # finite: a padding query sees no key, and its softmax must not be NaN
 
 
@@ -30,14 +35,14 @@ class Stream:
 
     positions: jax.Array  # RoPE position
     segment_ids: jax.Array  # 0 = padding
-    branch_ids: jax.Array  # 0 = trunk
+    branch_ids: jax.Array | None = None  # 0 = trunk; None = there are no branches
 
     @classmethod
     def plain(cls, valid: jax.Array) -> Stream:
         """One segment per row without branches, positions from 0; `valid` bool [B, T], padding anywhere."""
         valid = valid.astype(jnp.int32)
         positions = jnp.maximum(jnp.cumsum(whole(valid), axis=1) - 1, 0)
-        return cls(lay(positions, array_spec(valid)), valid, jnp.zeros_like(valid))
+        return cls(lay(positions, array_spec(valid)), valid)
 
 
 def clean(x: jax.Array, stream: Stream) -> jax.Array:
@@ -73,9 +78,12 @@ def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:
 
 def visible(q_stream: Stream, kv_stream: Stream, *, causal: bool, q_slots: jax.Array | None = None) -> jax.Array:
     """Which keys each query sees: bool [B, Tq, Tk]. `q_slots` [B, Tq]: places of the queries among the keys."""
-    q_segment, q_branch = q_stream.segment_ids[:, :, None], q_stream.branch_ids[:, :, None]
-    k_segment, k_branch = whole(kv_stream.segment_ids)[:, None], whole(kv_stream.branch_ids)[:, None]
-    seen = (q_segment == k_segment) & (k_segment > 0) & ((k_branch == 0) | (k_branch == q_branch))
+    q_segment, k_segment = q_stream.segment_ids[:, :, None], whole(kv_stream.segment_ids)[:, None]
+    seen = (q_segment == k_segment) & (k_segment > 0)
+    if kv_stream.branch_ids is not None:
+        k_branch = whole(kv_stream.branch_ids)[:, None]
+        own = 0 if q_stream.branch_ids is None else q_stream.branch_ids[:, :, None]
+        seen &= (k_branch == 0) | (k_branch == own)
     if causal:
         if q_slots is None:
             q_slots = jax.lax.broadcasted_iota(jnp.int32, q_stream.segment_ids.shape, 1)
@@ -99,12 +107,38 @@ def attend(
     *,
     causal: bool,
     q_slots: jax.Array | None = None,
+    kernel: str = "auto",
 ) -> jax.Array:
     """Softmax attention, q [B, Tq, H, hd], k and v [B, Tk, K, hd] -> [B, Tq, H, hd].
 
     Query head h reads KV head h // (H / K). Streams None: every query sees every key. A query that sees nothing returns
-    a finite value. Inputs must be finite (`clean`). Scores and softmax are float32.
+    a finite value. Inputs must be finite (`clean`). Scores and softmax are float32. `q_slots` [B, Tq]: places of the
+    queries among the keys, None = they are the same tokens. `kernel`: as `config.model.attention`; keys in slots, and
+    sequences that do not fit a kernel's tiles, take 'xla'.
     """
+    with jax.named_scope(CAUSAL_SCOPE if causal else FULL_SCOPE):
+        if kernel == "auto":
+            kernel = KERNELS.get(platform(), "xla")
+        if q_slots is None and kernel == "splash" and splash_fits(q):
+            streams = (q_stream, None if kv_stream is None else jax.tree.map(whole, kv_stream))
+            return splash_attend(q, whole(k), whole(v), *streams, causal=causal)
+        if q_slots is None and kernel == "cudnn" and cudnn_fits(q):
+            mask = None if q_stream is None else visible(q_stream, kv_stream, causal=causal)
+            return cudnn_attend(q, whole(k), whole(v), mask, causal=causal)
+        return checkpoint_name(_xla_attend(q, k, v, q_stream, kv_stream, causal=causal, q_slots=q_slots), SAVED)
+
+
+def _xla_attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    q_stream: Stream | None,
+    kv_stream: Stream | None,
+    *,
+    causal: bool,
+    q_slots: jax.Array | None,
+) -> jax.Array:
+    """The reference: plain XLA."""
     batch, length, heads, head_dim = q.shape
     kv_heads, group = k.shape[2], heads // k.shape[2]
     rows, tokens, over_heads = array_spec(q)[:3]

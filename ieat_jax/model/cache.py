@@ -50,6 +50,8 @@ class KVCache:
         Returns the cache with their stream stored (keys and values still to come, see `store`) and their slots [B, T]:
         for padding L, which is out of range and so never stored.
         """
+        if stream.branch_ids is None:
+            stream = dataclasses.replace(stream, branch_ids=jnp.zeros_like(stream.segment_ids))
         stream = jax.tree.map(whole, stream)
         valid = (stream.segment_ids > 0).astype(jnp.int32)
         slots = jnp.where(valid > 0, self.next[:, None] + jnp.cumsum(valid, axis=1) - 1, self.k.shape[3])

@@ -9,7 +9,8 @@ from typing import Any
 from ieat_jax.errors import UserError
 
 DTYPES = ("float32", "bfloat16")
-REMAT_POLICIES = ("none", "full", "dots")
+REMAT_POLICIES = ("none", "dots", "attention", "full", "offload")
+ATTENTIONS = ("auto", "xla", "splash", "cudnn")
 LAYER_MIXES = ("learned", "last")
 ADAPTERS = ("goat", "mlp", "linear")
 
@@ -239,11 +240,16 @@ class ModelConfig:
     lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)  # low-rank adapters
     num_emotions: int = 7  # classes of the user's emotion: HumDial's 7, or 8 with boredom
     dtype: str = "float32"  # of the computation; parameters are float32
-    remat: str = "none"  # what layers recompute in the backward pass: 'none', 'dots' (all but matmuls), 'full'
+    # What a layer recomputes in the backward pass: 'none' | 'dots' all but matmuls | 'attention' all but attention |
+    # 'full' all, its input is kept | 'offload' all, its input waits in host memory
+    remat: str = "none"
+    # 'splash' (TPU) | 'cudnn' (GPU, bfloat16) | 'xla' (anywhere, the reference) | 'auto' the platform's own
+    attention: str = "auto"
 
     def __post_init__(self) -> None:
         _one_of(self.dtype, DTYPES, "dtype")
         _one_of(self.remat, REMAT_POLICIES, "remat")
+        _one_of(self.attention, ATTENTIONS, "attention")
         _require(self.num_emotions > 0, "num_emotions", f"must be at least 1, not {self.num_emotions}")
         _require(
             self.speak.freeze_layer <= self.llm.num_layers - 2,

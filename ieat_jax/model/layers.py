@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from ieat_jax.model.sharding import array_spec, gather, out_sharding, spec
+from ieat_jax.model.sharding import array_spec, gather, lay, out_sharding, spec, without
 
 Names = tuple[str | None, ...]
 
@@ -125,11 +125,14 @@ def standardise(x: jax.Array, eps: float) -> jax.Array:
     return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + eps)
 
 
-def embed(table: jax.Array, ids: jax.Array, names: Names, dtype: jnp.dtype) -> jax.Array:
-    """Rows of `table` [V, D] for `ids` [...] -> [..., D]; ids must be in range (clip them first)."""
-    table = gather(table, names, dtype)
-    layout = PartitionSpec(*array_spec(ids), None)
-    return table.at[ids].get(mode="clip", out_sharding=out_sharding(layout))
+def embed(table: jax.Array, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Rows of `table` [V, D] for `ids` [...] -> [..., D] in `dtype`; ids must be in range (clip them first)."""
+    # Every device looks up its part of D for all rows of its fsdp group, then they exchange: moving the rows that are
+    # used is far less than gathering the table. Gradients are added up in the table's own type.
+    layout = array_spec(ids)
+    together = without(layout, "fsdp")
+    rows = table.at[lay(ids, together)].get(mode="clip", out_sharding=out_sharding(PartitionSpec(*together, "fsdp")))
+    return lay(rows.astype(dtype), PartitionSpec(*layout, None))
 
 
 class GatedMLP(nnx.Module):

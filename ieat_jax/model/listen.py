@@ -123,7 +123,7 @@ class GoatAdapter(nnx.Module):
         check_divides(inner, "embed", "listen.adapter.conv2.kernel", "config.model.listen.adapter.conv_width")
         keys = jax.random.split(key, 4)
         conv = functools.partial(Conv, stride=2, names=((None, "embed"), (None,)))
-        self.remat = config.remat
+        self.remat, self.attention = config.remat, config.attention
         self.rope_theta, self.head_dim = adapter.rope_theta, adapter.head_dim
         self.conv1 = conv(5, encoder_width, 2 * inner, keys[0])
         self.conv2 = conv(5, inner, 2 * inner, keys[1])
@@ -152,7 +152,7 @@ class GoatAdapter(nnx.Module):
         if self.layers is not None:
             stream = Stream.plain(within(x, lengths))
             rotation = rope(stream.positions, self.head_dim, self.rope_theta)
-            mix = functools.partial(attend, q_stream=stream, kv_stream=stream, causal=False)
+            mix = functools.partial(attend, q_stream=stream, kv_stream=stream, causal=False, kernel=self.attention)
             body = recompute(lambda x, layer: (layer(x, rotation, mix), None), self.remat)
             x = jax.lax.scan(body, x, self.layers)[0]
         return self.norm(x)
@@ -248,7 +248,7 @@ class Listen(nnx.Module):
         mel = fill_silence(mel, frames).astype(self.config.dtype)
         x, pooled = self.encoder.stem(mel), config.adapter.kind != "goat"
         stream = Stream.plain(within(x, encoder_length(frames))) if pooled else None
-        mix = functools.partial(attend, q_stream=stream, kv_stream=stream, causal=False)
+        mix = functools.partial(attend, q_stream=stream, kv_stream=stream, causal=False, kernel=self.config.attention)
         if self.mix is not None:
             weights = jax.nn.softmax(self.mix.get_value())
             x = self.encoder.mixed_states(x, mix, remat, weights).astype(x.dtype)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from ieat_jax.model.attention import Attention, Mix, Rotation, Stream, attend, clean, rope, whole
@@ -17,6 +18,9 @@ from ieat_jax.model.cache import KVCache, store
 from ieat_jax.model.config import LLMConfig, ModelConfig
 from ieat_jax.model.layers import GatedMLP, RMSNorm, embed, normal, stack
 from ieat_jax.model.sharding import array_spec, out_sharding
+from ieat_jax.model.splash import SAVED
+
+LAYER_INPUT = "layer_input"  # checkpoint name, for remat policies
 
 
 class DecoderLayer(nnx.Module):
@@ -50,12 +54,27 @@ def make_layers(config: LLMConfig, count: int, key: jax.Array) -> DecoderLayer:
     return stack(functools.partial(DecoderLayer, config), count, key)
 
 
-def recompute(body: Callable[..., Any], policy: str) -> Callable[..., Any]:
-    """`body` of a scan under the remat policy `config.model.remat`."""
+def recompute(body: Callable[[jax.Array, Any], Any], policy: str) -> Callable[[jax.Array, Any], Any]:
+    """`body(x, layer)` of a scan under the remat policy `config.model.remat`."""
     if policy == "none":
         return body
-    policies = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
-    return jax.checkpoint(body, policy=policies[policy], prevent_cse=False)
+    policies = jax.checkpoint_policies
+    saved = {
+        "full": None,
+        "dots": policies.dots_with_no_batch_dims_saveable,
+        "attention": policies.save_only_these_names(SAVED),
+        "offload": policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[],
+            names_which_can_be_offloaded=[LAYER_INPUT],
+            offload_src="device",
+            offload_dst="pinned_host",
+        ),
+    }
+
+    def named(x: jax.Array, layer: Any) -> Any:
+        return body(checkpoint_name(x, LAYER_INPUT), layer)
+
+    return jax.checkpoint(named if policy == "offload" else body, policy=saved[policy], prevent_cse=False)
 
 
 def run_layers(
@@ -66,7 +85,7 @@ def run_layers(
     rotation = rope(stream.positions, llm.head_dim, llm.rope_theta, llm.rope_scaling)
     x = clean(x, stream)
     if cache is None:
-        mix = functools.partial(attend, q_stream=stream, kv_stream=stream, causal=True)
+        mix = functools.partial(attend, q_stream=stream, kv_stream=stream, causal=True, kernel=config.attention)
         body = recompute(lambda x, layer: (layer(x, rotation, mix), None), config.remat)
         return jax.lax.scan(body, x, layers)[0], None
     cache, slots = cache.admit(stream)
@@ -135,7 +154,7 @@ class Think(nnx.Module):
 
     def embed_tokens(self, tokens: jax.Array) -> jax.Array:
         """[...] int32 -> [..., D] in the computation's type."""
-        return embed(self.embed.get_value(), tokens, ("vocab", "embed"), jnp.dtype(self.config.dtype))
+        return embed(self.embed.get_value(), tokens, jnp.dtype(self.config.dtype))
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         """An empty cache for `batch` rows of up to `length` tokens."""

@@ -67,6 +67,13 @@ def current_mesh() -> AbstractMesh | None:
     return None if mesh.empty else mesh
 
 
+def platform() -> str:
+    """'cpu', 'gpu' or 'tpu': of the mesh in use, which need not be of this machine, else of the default backend."""
+    mesh = current_mesh()
+    device = None if mesh is None else mesh.abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def check_divides(size: int, axis: str, parameter: str, field: str) -> None:
     """Raise a ShardingError when dimension `axis` of `parameter`, set by `field`, does not divide over the mesh."""
     mesh, mesh_axes = current_mesh(), AXES[axis]
@@ -98,9 +105,16 @@ def out_sharding(layout: PartitionSpec) -> PartitionSpec | None:
     return None if current_mesh() is None else layout
 
 
-def without_fsdp(layout: PartitionSpec) -> PartitionSpec:
-    """A parameter's layout while it is in use: gathered over fsdp."""
-    return PartitionSpec(*(None if entry == "fsdp" else entry for entry in layout))
+def without(layout: PartitionSpec, axis: str) -> PartitionSpec:
+    """`layout` gathered over a mesh axis."""
+
+    def drop(entry: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        if isinstance(entry, tuple):
+            left = tuple(name for name in entry if name != axis)
+            return left if len(left) > 1 else (left[0] if left else None)
+        return None if entry == axis else entry
+
+    return PartitionSpec(*map(drop, layout))
 
 
 def gather(parameter: jax.Array, names: tuple[str | None, ...], dtype: Any) -> jax.Array:
@@ -108,7 +122,7 @@ def gather(parameter: jax.Array, names: tuple[str | None, ...], dtype: Any) -> j
 
     Its transpose scatters the gradient back, so that each device keeps its own part.
     """
-    return lay(parameter.astype(dtype), without_fsdp(spec(*names)))
+    return lay(parameter.astype(dtype), without(spec(*names), "fsdp"))
 
 
 def put(tree: Any, *names: str | None) -> Any:

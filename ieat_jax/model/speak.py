@@ -44,7 +44,7 @@ class Speak(nnx.Module):
             [B, S, D].
         """
         states = pick_rows(think_states, speak_state)
-        units = embed(self.embed.get_value(), jnp.maximum(speak_units, 0), TABLE, states.dtype)
+        units = embed(self.embed.get_value(), jnp.maximum(speak_units, 0), states.dtype)
         return states + jnp.sum(jnp.where(speak_units[..., None] >= 0, units, 0), axis=-2)
 
     def __call__(self, states: jax.Array, stream: Stream, cache: KVCache | None = None) -> Any:
@@ -56,9 +56,13 @@ class Speak(nnx.Module):
         x = self.norm(x)
         return x if cache is None else (x, new_cache)
 
-    def unit_logits(self, x: jax.Array) -> jax.Array:
-        """[..., D] -> float32 [..., group, U]."""
-        heads = gather(self.heads.get_value(), HEADS, x.dtype)
+    def unit_heads(self) -> jax.Array:
+        """The heads [group, D, U] in the computation's type, gathered over fsdp."""
+        return gather(self.heads.get_value(), HEADS, jnp.dtype(self.config.dtype))
+
+    def unit_logits(self, x: jax.Array, heads: jax.Array | None = None) -> jax.Array:
+        """[..., D] -> float32 [..., group, U]; `heads`: `unit_heads()`, to gather them once for several calls."""
+        heads = self.unit_heads() if heads is None else heads
         return jnp.einsum("...d,gdu->...gu", x, heads, preferred_element_type=jnp.float32)
 
     def new_cache(self, batch: int, length: int) -> KVCache:

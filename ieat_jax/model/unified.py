@@ -45,9 +45,10 @@ class UnifiedModel(nnx.Module):
             return gather(self.think.embed.get_value(), ("vocab", "embed"), dtype).T
         return gather(self.write.head.get_value(), ("embed", "vocab"), dtype)
 
-    def text_logits(self, x: jax.Array) -> jax.Array:
-        """Write's states [..., D] -> float32 [..., V]."""
-        return jnp.einsum("...d,dv->...v", x, self.write_head(), preferred_element_type=jnp.float32)
+    def text_logits(self, x: jax.Array, head: jax.Array | None = None) -> jax.Array:
+        """Write's states [..., D] -> float32 [..., V]; `head`: `write_head()`, to gather it once for several calls."""
+        head = self.write_head() if head is None else head
+        return jnp.einsum("...d,dv->...v", x, head, preferred_element_type=jnp.float32)
 
 
 def build_model(config: ModelConfig, key: jax.Array) -> UnifiedModel:

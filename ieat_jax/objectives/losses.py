@@ -62,7 +62,7 @@ def chunked_losses(
     """Cross-entropy and distillation loss at every position.
 
     Args:
-        to_logits: states [B, r, D] -> float32 logits [B, r, ..., V].
+        to_logits: states [B, r, D] -> float32 logits [B, r, ..., V]; its parameters gathered beforehand.
         student: states [B, R, D].
         targets: ids [B, R, ...], -1 = none.
         teacher: states [B, R, D], None = no distillation.
@@ -84,8 +84,8 @@ def chunked_losses(
         taught = jax.lax.stop_gradient((teacher_logits or to_logits)(teacher[0]))
         return ce, kl_divergence(taught, logits, temperature)
 
-    # Logits are computed anew in the backward pass, so that no chunk's logits outlive the chunk.
-    losses = jax.checkpoint(losses)
+    if chunk < size:  # logits are computed anew in the backward pass, so that none outlive their chunk
+        losses = jax.checkpoint(losses)
     inputs = (student, targets) if teacher is None else (student, targets, jax.lax.stop_gradient(teacher))
     whole = size // chunk * chunk
 

@@ -86,8 +86,9 @@ def text_losses(
     """(CE, KL) [B, R] at the supervised positions; `teacher`: states that `teacher_at` points into."""
     student = pick_rows(written, batch.target_at)
     taught = None if teacher is None else pick_rows(teacher, batch.teacher_at)
+    head = model.write_head()
     return chunked_losses(
-        model.text_logits,
+        lambda states: model.text_logits(states, head),
         student,
         batch.target_ids,
         taught,
@@ -150,7 +151,7 @@ def joint_parts(model: UnifiedModel, batch: Batch, settings: Any) -> Parts:
     if model.speak is None or not batch.speak_state.shape[1]:
         return parts
     fed = model.speak.feed(states, batch.speak_state, batch.speak_units)
-    stream = Stream(batch.speak_positions, batch.speak_ids, jnp.zeros_like(batch.speak_ids))
+    stream = Stream(batch.speak_positions, batch.speak_ids)
     spoken = model.speak(fed, stream)
     parts |= unit_parts(model, batch, spoken, settings, twins=twins)
     parts["consistency"] = consistency_part(model, batch, written, spoken)
@@ -162,8 +163,9 @@ def unit_parts(model: UnifiedModel, batch: Batch, spoken: jax.Array, settings: A
     present = batch.unit_at >= 0
     targets = jnp.where(present[..., None], pick_rows(batch.speak_targets, batch.unit_at), -1)
     teacher_at = jnp.where(present, pick_rows(batch.speak_teacher[..., None], batch.unit_at)[..., 0], -1)
+    heads = model.speak.unit_heads()
     ce, kl = chunked_losses(
-        model.speak.unit_logits,
+        lambda states: model.speak.unit_logits(states, heads),
         pick_rows(spoken, batch.unit_at),
         targets,
         pick_rows(spoken, teacher_at) if twins else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ieat_jax.data.batch import SEQUENCE_FIELDS, Batch
 from ieat_jax.errors import UserError
@@ -12,20 +12,22 @@ from ieat_jax.model.sharding import spec
 
 
 def put_batch(batch: Batch) -> Batch:
-    """Global arrays on the mesh in use, of which `batch` holds this process's rows; without a mesh, one device.
-
-    Rows lie over the batch axes, sequences over `context`.
-    """
+    """Global arrays on the mesh in use, of which `batch` holds this process's rows; without a mesh, one device."""
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
         return jax.tree.map(jax.numpy.asarray, batch)
     placed = {}
     for name in Batch.__dataclass_fields__:
         value = getattr(batch, name)
-        dims = ("batch", "sequence") if name in SEQUENCE_FIELDS else ("batch",)
-        sharding = NamedSharding(mesh, spec(*dims, *(None,) * (np.ndim(value) - len(dims))))
+        sharding = NamedSharding(mesh, batch_spec(name, np.shape(value)))
         placed[name] = jax.make_array_from_process_local_data(sharding, value)
     return Batch(**placed)
+
+
+def batch_spec(name: str, shape: tuple[int, ...]) -> PartitionSpec:
+    """How a field of a batch lies on the mesh: rows over the batch axes, sequences over `context`."""
+    dims = ("batch", "sequence") if name in SEQUENCE_FIELDS else ("batch",)
+    return spec(*dims, *(None,) * (len(shape) - len(dims)))
 
 
 def check_batch(batch_size: int, accumulate: int, shapes: dict[str, int], mesh: jax.sharding.Mesh) -> None:

@@ -22,33 +22,42 @@ from ieat_jax.model.listen import adapter_length
 from ieat_jax.text.chat import ChatFormat
 
 
-def make_recipe(config: Any, listen: ListenConfig, chat: ChatFormat, *, unit_end: int | None) -> Recipe:
-    """The recipe of a run's configuration; `unit_end` = the codec's end id, None = the run does not speak."""
+def layout_options(config: Any, *, unit_end: int | None) -> LayoutOptions:
+    """What a run's stage and objective want in its rows."""
     stage, objective = config.stage, config.objective
-    options = LayoutOptions(
+    return LayoutOptions(
         teacher=stage == "align" and (objective.kl > 0 or objective.eot > 0),
         speech=unit_end is not None,
         internalise=stage == "joint" and (objective.internalise > 0 or objective.internalise_units > 0),
         internalise_units=stage == "joint" and objective.internalise_units > 0,
         unit_end=unit_end or 0,
     )
+
+
+def row_shapes(config: Any, options: LayoutOptions) -> Shapes:
+    """`config.data.shapes`, with 0 for the parts of a row that the run does not have."""
     shapes = from_section(Shapes, config.data.shapes, "config.data.shapes")
-    shapes = dataclasses.replace(
+    return dataclasses.replace(
         shapes,
         teacher_tokens=shapes.teacher_tokens if options.teacher else 0,
         speak=shapes.speak if options.speech else 0,
         groups=shapes.groups if options.speech else 0,
-        clips=0 if stage == "write" else shapes.clips,
+        clips=0 if config.stage == "write" else shapes.clips,
     )
+
+
+def make_recipe(config: Any, listen: ListenConfig, chat: ChatFormat, *, unit_end: int | None) -> Recipe:
+    """The recipe of a run's configuration; `unit_end` = the codec's end id, None = the run does not speak."""
+    options = layout_options(config, unit_end=unit_end)
     return Recipe(
         chat=chat,
         clip_seconds=listen.clip_seconds,
         num_mels=listen.encoder.num_mels,
         clip_positions=functools.partial(_positions, listen),
-        shapes=shapes,
+        shapes=row_shapes(config, options),
         options=options,
         injection=from_section(InjectionConfig, config.data.injection, "config.data.injection"),
-        user="text" if stage == "write" else "audio",
+        user="text" if config.stage == "write" else "audio",
         pack=config.data.pack,
         privileged=config.data.privileged,
         seed=config.seed,

@@ -12,7 +12,6 @@ metrics.jsonl, tensorboard/, quarantine.jsonl
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ieat_jax.audio.codec import CodecError, UnitCodec, check_identity, load_codec
@@ -29,8 +28,9 @@ from ieat_jax.config import from_json, model_config, to_json
 from ieat_jax.errors import UserError
 from ieat_jax.model.config import ModelConfig
 from ieat_jax.model.paths import named_leaves
-from ieat_jax.model.unified import UnifiedModel, build_model
+from ieat_jax.model.unified import UnifiedModel
 from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
+from ieat_jax.training.abstract import abstract_model
 from ieat_jax.training.checkpoint import list_steps, restore_named
 from ieat_jax.training.optimizer import join
 
@@ -179,7 +179,7 @@ def load_run(path: str | Path, *, step: int | None = None, mesh: Mesh | None = N
     config = read_config(path)
     _check_step(path, step)
     sizes = model_config(config)
-    abstract = _abstract_model(sizes, mesh)
+    abstract = abstract_model(sizes, mesh)
     found = restore_named(path, named_leaves(abstract), step=step)
     if found.missing:
         names = ", ".join(found.missing[:8]) + (" ..." if len(found.missing) > 8 else "")
@@ -213,22 +213,6 @@ def _check_step(path: Path, step: int | None) -> None:
         raise RunError(f"{path}: the run has no checkpoint yet; train until its first one (config.checkpoint.every)")
     if step is not None and step not in steps:
         raise RunError(f"{path}: there is no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
-
-
-def _abstract_model(config: ModelConfig, mesh: Mesh | None) -> UnifiedModel:
-    """The model's structure, every leaf with the place where it shall lie."""
-    build = functools.partial(build_model, config)
-    if mesh is None:
-        device = SingleDeviceSharding(jax.local_devices()[0])
-        abstract = jax.eval_shape(build, jax.random.key(0))
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract)
-    with jax.set_mesh(mesh):
-        abstract = jax.eval_shape(build, jax.random.key(0))
-
-    def place(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, leaf.sharding.spec))
-
-    return jax.tree.map(place, abstract)
 
 
 def _checked_codec(path: Path, identity: dict[str, Any] | None) -> UnitCodec | None:

@@ -1,0 +1,55 @@
+"""Stage `joint` for large models: text and speech are optimised together, from Listen's adapter to Speak's unit heads.
+
+    python -m ieat_jax.train --config configs/joint.py:goat_8b,v5e-256 --workdir runs/joint
+    python -m ieat_jax.compile_check --config configs/joint.py:goat_8b,v5e-256 --topology v5e:16x16
+
+The argument is MODEL[,MACHINE], as of configs/align.py, whose run (runs/align) it begins from. Units are CosyVoice
+tokens: `prepare units --codec data/speech_tokenizer_v1.onnx` extracts them. Loss factors, learning rates and rows are
+ours: the paper does not give its own.
+"""
+
+from pathlib import Path
+
+from ieat_jax.config import load_model
+from ieat_jax.defaults import get_defaults, source
+from ieat_jax.machines import use_machine
+
+MODELS = Path(__file__).parent / "models"
+
+
+def get_config(arg="smollm2_135m"):
+    """Return the configuration of MODEL[,MACHINE]."""
+    name, _, machine = arg.partition(",")
+    config = get_defaults()
+    config.stage = "joint"
+    use_machine(config, load_model(MODELS, name), machine)
+    config.init.checkpoint = "runs/align"
+    config.init.allow_new = (r"speak\..*",)
+    config.codec = "data/speech_tokenizer_v1.onnx"
+    config.data.sources.train = source("data/units/train.jsonl")
+    config.data.injection.floor = 0.3
+    config.data.injection.decay_examples = 1_000_000
+    config.data.pack = 64
+    config.data.shapes.tokens = 4096
+    config.data.shapes.clips = 16
+    config.data.shapes.targets = 2048
+    config.data.shapes.answers = 32
+    config.data.shapes.speak = 4096
+    config.data.shapes.groups = 2048
+    config.data.read_threads = 16
+    config.data.read_ahead = 32
+    config.objective.internalise = 0.5
+    config.objective.attribute = 0.0
+    config.objective.chunk = 512
+    config.optimizer.learning_rate = 5e-5
+    config.optimizer.warmup_steps = 500
+    config.optimizer.weight_decay = 0.1
+    config.optimizer.rules = (
+        (r"listen\.encoder.*", None),
+        (r"emotion\.attribute.*", None),
+        (r"speak\..*", 4.0),
+        (".*", 1.0),
+    )
+    config.train.steps = 20_000
+    config.checkpoint.every = 500
+    return config

@@ -1,0 +1,73 @@
+"""Compile the training step of a configuration for TPUs that are not here, and say whether it fits and what bounds it.
+
+    python -m ieat_jax.compile_check --config configs/joint.py:goat_8b,v5e-256 --topology v5e:16x16
+    python -m ieat_jax.compile_check --config configs/align.py:goat_8b --topology v5e:16x16,v6e:16x16 --json
+
+Any Linux machine with a CPU and `pip install 'ieat_jax[tpu]'` does. Overrides are written as for training. Figures are
+per device and step: HBM as the compiler plans it; FLOPs, bytes and collectives of the compiled program, loops counted
+as often as they run; seconds are what the datasheet's peak rates allow at best, not a prediction. Exit code: 0 it
+fits, 1 it does not (with advice), 2 the configuration is wrong.
+"""
+
+import argparse
+import json
+import os
+import sys
+
+# Without these libtpu looks for a TPU at start-up. The values name no machine.
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5p-8",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ieat_jax.compile_check",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="recipe with get_config(arg)")
+    parser.add_argument("--topology", required=True, metavar="CHIP:SHAPE[,...]", help="such as v5e:16x16 or v5p:4x4x4")
+    parser.add_argument("--rows-per-device", type=int, metavar="N", help="instead of config.data.batch_size")
+    parser.add_argument("--json", action="store_true", help="print JSON, a list with an object per topology")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    arguments, overrides = _parser().parse_known_args(argv)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from ieat_jax.config import load_config
+    from ieat_jax.costs.check import check, format_costs
+    from ieat_jax.costs.chips import chip_of
+    from ieat_jax.errors import UserError
+
+    if arguments.rows_per_device is not None and arguments.rows_per_device < 1:
+        raise UserError(f"--rows-per-device={arguments.rows_per_device}: must be at least 1")
+    config = load_config(arguments.config, overrides)
+    topologies = [name for name in arguments.topology.split(",") if name]
+    for name in topologies:
+        chip_of(name)
+    found = []
+    for name in topologies:
+        found.append(check(config, name, rows_per_device=arguments.rows_per_device))
+        if not arguments.json:
+            print(format_costs(found[-1]), flush=True)
+    if arguments.json:
+        print(json.dumps([costs.as_dict() for costs in found], indent=2))
+    return 0 if all(costs.fits for costs in found) else 1
+
+
+if __name__ == "__main__":
+    from ieat_jax.cli import run
+
+    sys.stdout.reconfigure(line_buffering=True)
+    run(main)

@@ -1,0 +1,1 @@
+"""What a training step costs on hardware that is not here: memory, FLOPs and traffic, read off the compiled program."""

@@ -1,0 +1,87 @@
+"""A run in shapes alone: model, optimiser state and batch as they would lie on a mesh, without a number in them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, Sharding, SingleDeviceSharding
+
+from ieat_jax.config import model_config
+from ieat_jax.data.batch import Batch
+from ieat_jax.data.layout import empty_row
+from ieat_jax.data.pipeline import FRAMES_PER_SECOND
+from ieat_jax.model.config import ModelConfig
+from ieat_jax.model.unified import UnifiedModel, build_model
+from ieat_jax.objectives.stages import make_objective
+from ieat_jax.training.inputs import batch_spec
+from ieat_jax.training.optimizer import Arrays, abstract_state, make_optimizer, split
+from ieat_jax.training.recipe import layout_options, row_shapes
+from ieat_jax.training.step import TrainState, make_step
+
+
+def abstract_model(config: ModelConfig, mesh: Mesh | None) -> UnifiedModel:
+    """The model's structure, every leaf with the place where it shall lie; without a mesh, on the first device."""
+
+    def build() -> UnifiedModel:
+        return build_model(config, jax.random.key(0))
+
+    if mesh is None:
+        device = SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.eval_shape(build)
+        return jax.tree.map(lambda leaf: _placed(leaf, device), abstract)
+    with jax.set_mesh(mesh):
+        abstract = jax.eval_shape(build)
+    return jax.tree.map(lambda leaf: _placed(leaf, NamedSharding(mesh, leaf.sharding.spec)), abstract)
+
+
+def _placed(leaf: Any, sharding: Sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def abstract_batch(config: Any, mesh: Mesh) -> Batch:
+    """A batch of a run's configuration; `config.model.speak.enabled` decides whether stage joint has units in it."""
+    listen = model_config(config).listen
+    speaks = config.stage == "joint" and config.model.speak.enabled
+    shapes = row_shapes(config, layout_options(config, unit_end=0 if speaks else None))
+    row = empty_row(shapes, frames=round(listen.clip_seconds * FRAMES_PER_SECOND), mels=listen.encoder.num_mels)
+    placed = {}
+    for name in Batch.__dataclass_fields__:
+        value = getattr(row, name)
+        shape = (config.data.batch_size, *np.shape(value))
+        placed[name] = _placed(jax.ShapeDtypeStruct(shape, value.dtype), NamedSharding(mesh, batch_spec(name, shape)))
+    return Batch(**placed)
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractStep:
+    """The training step of a run and its arguments."""
+
+    function: Callable[..., Any]  # (state, frozen, batch) -> (state, metrics), jitted
+    state: TrainState
+    frozen: Arrays
+    batch: Batch
+
+    @property
+    def arguments(self) -> tuple[TrainState, Arrays, Batch]:
+        """Of the function, in order."""
+        return self.state, self.frozen, self.batch
+
+
+def abstract_step(config: Any, mesh: Mesh) -> AbstractStep:
+    """The step that `training.loop` would run for this configuration on this mesh, which need not be of this machine.
+
+    Raises:
+        UserError: a size that does not divide over the mesh, or a mistake in the configuration.
+    """
+    objective, factors = make_objective(config.stage, config.objective)
+    model = abstract_model(model_config(config), mesh)
+    trainable, frozen = split(model, config.optimizer.rules)
+    optimizer, _ = make_optimizer(config.optimizer, config.train.steps, trainable)
+    with jax.set_mesh(mesh):
+        state = TrainState(trainable, abstract_state(optimizer, trainable))
+    function = make_step(model, objective, factors, optimizer, accumulate=config.train.accumulate)
+    return AbstractStep(function, state, frozen, abstract_batch(config, mesh))
