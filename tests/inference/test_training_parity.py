@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from host_init import host_init
 from tiny_run import CONFIG
 
 from ieat_jax.audio.logmel import clip_log_mel
@@ -36,7 +37,7 @@ class StubCodec:
 
 @functools.cache
 def everything():
-    model = jax.jit(functools.partial(build_model, CONFIG))(jax.random.key(0))
+    model = host_init(build_model, CONFIG)
     chat = ChatFormat(
         train_tokenizer(["I lost my keys. The user feels sad. I am so sorry. Look."] * 4, 320), True, "Hi."
     )

@@ -1,11 +1,10 @@
 """Tiny models and batches for the model's tests."""
 
 import dataclasses
-import functools
 
-import jax
 import numpy as np
 import pytest
+from host_init import host_init
 
 from ieat_jax.model.attention import Stream
 from ieat_jax.model.config import (
@@ -64,11 +63,6 @@ def make_stream():
 
 @pytest.fixture
 def init():
-    """A function: (module class or function of (config, key), config) -> module, jitted."""
+    """A function: (module class or function of (config, key), config) -> module."""
 
-    return _init
-
-
-@functools.cache  # one compilation per model, not per test
-def _init(make, config, seed=0):
-    return jax.jit(functools.partial(make, config))(jax.random.key(seed))
+    return host_init

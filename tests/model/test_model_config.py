@@ -10,7 +10,10 @@ from ieat_jax.model.config import AdapterConfig, EncoderConfig, ListenConfig, LL
     ("build", "message"),
     [
         (lambda: ModelConfig(dtype="float16"), "config.model.dtype: 'float16' is not one of float32, bfloat16"),
-        (lambda: ModelConfig(remat="some"), "config.model.remat: 'some' is not one of none, dots, attention, full, offload"),
+        (
+            lambda: ModelConfig(remat="some"),
+            "config.model.remat: 'some' is not one of none, dots, attention, full, offload",
+        ),
         (lambda: AdapterConfig(kind="gaot"), "config.model.listen.adapter.kind: 'gaot'"),
         (lambda: LLMConfig(num_heads=4, num_kv_heads=3), "config.model.llm.num_kv_heads: 3 does not divide"),
         (lambda: LLMConfig(head_dim=7), "config.model.llm.head_dim: must be even"),

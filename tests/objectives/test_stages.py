@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from host_init import host_init
 from objectives.tiny import ALIGN, JOINT, LORA, SHAPES, make_batch, make_turn, tiny_chat, tiny_config, tiny_model
 
 from ieat_jax.data.batch import SEQUENCE_FIELDS, Batch, padding_like, stack
@@ -196,7 +197,7 @@ def on_mesh(stage, frozen_settings, sizes):
     settings = _Settings(types.SimpleNamespace(**dict(frozen_settings)))
     objective, factors = make_objective(stage, settings)
     with jax.set_mesh(mesh_of(*sizes)):
-        model = jax.jit(functools.partial(build_model, config))(jax.random.key(0))
+        model = host_init(build_model, config)
         batch = put_batch(batch_of(stage))
 
         def value(model, batch):
@@ -206,8 +207,18 @@ def on_mesh(stage, frozen_settings, sizes):
         return float(value), {name: np.asarray(leaf) for name, leaf in named_leaves(grads).items()}
 
 
-@pytest.mark.parametrize("stage", ["align", "joint"])
-@pytest.mark.parametrize("sizes", [(1, 8, 1, 1), (1, 4, 1, 2), (1, 2, 1, 4)])
+@pytest.mark.parametrize(
+    ("stage", "sizes"),
+    [
+        ("align", (1, 8, 1, 1)),
+        ("align", (1, 4, 1, 2)),
+        ("align", (1, 2, 2, 2)),
+        ("joint", (8, 1, 1, 1)),
+        ("joint", (1, 4, 1, 2)),
+        ("joint", (1, 2, 1, 4)),
+        ("joint", (1, 2, 2, 2)),
+    ],
+)
 def test_loss_and_gradients_are_equal_on_every_mesh(stage, sizes, settings):
     value, grads = on_mesh(stage, freeze(settings), sizes)
     expected, expected_grads = on_mesh(stage, freeze(settings), (1, 1, 1, 1))

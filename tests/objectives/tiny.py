@@ -4,6 +4,7 @@ import functools
 
 import jax
 import numpy as np
+from host_init import host_init
 
 from ieat_jax.data.batch import stack
 from ieat_jax.data.layout import Clip, LayoutOptions, Shapes, TurnPlan, lay_out
@@ -45,7 +46,7 @@ LORA = LoraConfig(rank=2)
 @functools.cache
 def tiny_model(lora=False):
     config = tiny_config(lora=LORA) if lora else tiny_config()
-    model = jax.jit(functools.partial(build_model, config))(jax.random.key(0))
+    model = host_init(build_model, config)
     if lora:  # LoRA starts as nothing: give it something to do
         model = jax.tree.map(lambda x: x + 0.02 * jax.random.normal(jax.random.key(x.size), x.shape), model)
     return model
