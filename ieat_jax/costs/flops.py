@@ -123,7 +123,7 @@ def _kernel_flops(item: Instruction) -> float:
     Forward: q k and p v. Of the backward pass, `dq`: q k, do v, ds k; `dkv`: q k, do v, p do, ds q.
     """
     operands = item.text.partition("operand_layout_constraints=")[2].partition("frontend_attributes")[0]
-    heads = [array.shape for array in arrays_of(operands) if array.dtype in ("bf16", "f32") and len(array.shape) == 4]
+    heads = [(1, *array.shape)[-4:] for array in arrays_of(operands) if array.dtype in ("bf16", "f32")]
     name = item.name
     if not name.startswith("splash_mha") or len(heads) < 3:
         raise HloError(f"the FLOPs of kernel {name} are not known")
