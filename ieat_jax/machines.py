@@ -24,7 +24,7 @@ def use_machine(config: Any, model: ModelConfig, machine: str, *, rows_per_devic
         raise ConfigError(f"there are no settings for the machine {machine!r}, only for {', '.join(MACHINES)}")
     config.model = to_section(model)
     config.model.dtype = "bfloat16"
-    config.model.remat = "full"
+    config.model.remat = "attention"
     if not machine:
         return
     devices = MACHINES[machine]

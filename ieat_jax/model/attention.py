@@ -201,8 +201,8 @@ class Attention(nnx.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
-        return q, k, v
+        return checkpoint_name(q, SAVED), checkpoint_name(k, SAVED), checkpoint_name(v, SAVED)
 
     def __call__(self, x: jax.Array, rotation: Rotation | None, mix: Mix) -> jax.Array:
         """[B, T, D] -> [B, T, D]; `mix(q, k, v)` is the attention, usually `attend` with its streams bound."""
-        return self.o(mix(*self.project(x, rotation)))
+        return checkpoint_name(self.o(mix(*self.project(x, rotation))), SAVED)

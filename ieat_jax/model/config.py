@@ -240,8 +240,8 @@ class ModelConfig:
     lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)  # low-rank adapters
     num_emotions: int = 7  # classes of the user's emotion: HumDial's 7, or 8 with boredom
     dtype: str = "float32"  # of the computation; parameters are float32
-    # What a layer recomputes in the backward pass: 'none' | 'dots' all but matmuls | 'attention' all but attention |
-    # 'full' all, its input is kept | 'offload' all, its input waits in host memory
+    # What a layer recomputes in the backward pass: 'none' | 'dots' all but matmuls | 'attention' all but attention and
+    # its projections | 'full' all, its input is kept | 'offload' all, its input waits in host memory
     remat: str = "none"
     # 'splash' (TPU) | 'cudnn' (GPU, bfloat16) | 'xla' (anywhere, the reference) | 'auto' the platform's own
     attention: str = "auto"

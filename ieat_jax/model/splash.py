@@ -28,7 +28,7 @@ LANES = 128
 BLOCK = 512  # queries and keys of a tile, as large as divides the sequence
 DIGITS, BASE = 3, 16  # of a branch's number: 4,095 branches in a row
 PENALTY = 16384.0  # exp(-PENALTY) is 0 in float32
-SAVED = "attention"  # checkpoint name of the output, for remat policies
+SAVED = "attention"  # checkpoint name of what the remat policy of this name keeps
 
 
 def branch_code(branch_ids: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
