@@ -1,0 +1,77 @@
+"""The compile check end to end, with the real TPU compiler, on a model small enough to compile in seconds."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "--config.model.dtype=bfloat16",
+    "--config.model.attention=xla",
+    "--config.model.remat=full",
+    "--config.data.shapes.tokens=256",
+    "--config.data.shapes.targets=256",
+    "--config.objective.chunk=64",
+)
+
+
+def compile_check(*arguments, config="configs/demo.py:write"):
+    command = [sys.executable, "-m", "ieat_jax.compile_check", "--config", config, *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_a_step_that_fits(tmp_path):
+    done = compile_check("--topology", "v5e:2x4", "--rows-per-device", "2", "--json", *SMALL)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (found,) = json.loads(done.stdout)
+    assert found["fits"]
+    assert (found["rows"], found["mesh"]["fsdp"]) == (2, 8)
+    sizes = found["bytes"]
+    assert sizes["parameters"] < sizes["optimizer"] + sizes["parameters"] < sizes["peak"] < sizes["hbm"] == 16 * 2**30
+    # 2.5 M parameters train; a forward and two backward products a token and parameter, and the forward once more.
+    products = 2 * 512 * 192 * (1536 + 6 * (192 * (4 + 4) * 48 / 192 + 48 * 4 + 3 * 512))
+    assert 3 * products < found["model_flops"] < 3.6 * products
+    assert 0.6 < found["useful_share"] < 0.85
+    gathers = found["collective_bytes"]["all-gather fsdp"]
+    parameters = 2 * 192 * (1536 + 6 * (3 * 512 + 2 * 4 * 48 + 2 * 2 * 48))  # bfloat16
+    assert parameters < gathers < 2.5 * parameters  # layers twice, the head once
+    assert set(found["collective_bytes"]) <= {f"{kind} fsdp" for kind in ("all-gather", "all-reduce", "all-to-all")}
+    assert 0 < found["mfu_bound"] < 1
+
+
+def test_a_step_that_does_not_fit_says_which_knob_to_turn():
+    large = ("--config.data.shapes.tokens=8192", "--config.data.batch_size=512", "--config.train.accumulate=2")
+    done = compile_check("--topology", "v5e:2x2", *SMALL[:3], *large, "--config.model.remat=none")
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "does not fit" in done.stdout
+    assert "try: each device takes 64 rows at a time: raise config.train.accumulate (now 2)" in done.stdout
+    assert "config.model.remat='dots' (now 'none')" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--topology", "v9:4x4"), "write CHIP:SHAPE with CHIP one of v4, v5e, v5p, v6e, tpu7x"),
+        (("--topology", "v5e"), "--topology=v5e: write CHIP:SHAPE"),
+        (("--topology", "v5e:2x4", "--config.mesh.tensor=3"), "config.mesh.tensor=3 does not fit 8 devices"),
+        (
+            ("--topology", "v5e:2x4", "--config.data.batch_size=12"),
+            "config.data.batch_size = 12 does not divide by config.mesh.replica x config.mesh.fsdp",
+        ),
+        (("--topology", "v5e:2x4", "--rows-per-device", "0"), "--rows-per-device=0: must be at least 1"),
+        (
+            ("--topology", "v5e:2x4", "--config.mesh.fsdp=1", "--config.mesh.tensor=8"),
+            "(config.model.llm.num_heads) does not divide over config.mesh.tensor=8",
+        ),
+    ],
+)
+def test_what_can_not_be_checked_is_named(arguments, text):
+    done = compile_check(*arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
