@@ -35,6 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="recipe with get_config(arg)")
     parser.add_argument("--topology", required=True, metavar="CHIP:SHAPE[,...]", help="such as v5e:16x16 or v5p:4x4x4")
+    parser.add_argument(
+        "--slices", type=int, default=1, metavar="N", help="of that topology; config.mesh.replica over them"
+    )
     parser.add_argument("--rows-per-device", type=int, metavar="N", help="instead of config.data.batch_size")
     parser.add_argument("--json", action="store_true", help="print JSON, a list with an object per topology")
     return parser
@@ -50,15 +53,16 @@ def main(argv: list[str] | None = None) -> int:
     from ieat_jax.costs.chips import chip_of
     from ieat_jax.errors import UserError
 
-    if arguments.rows_per_device is not None and arguments.rows_per_device < 1:
-        raise UserError(f"--rows-per-device={arguments.rows_per_device}: must be at least 1")
+    for flag, value in (("--rows-per-device", arguments.rows_per_device), ("--slices", arguments.slices)):
+        if value is not None and value < 1:
+            raise UserError(f"{flag}={value}: must be at least 1")
     config = load_config(arguments.config, overrides)
     topologies = [name for name in arguments.topology.split(",") if name]
     for name in topologies:
         chip_of(name)
     found = []
     for name in topologies:
-        found.append(check(config, name, rows_per_device=arguments.rows_per_device))
+        found.append(check(config, name, slices=arguments.slices, rows_per_device=arguments.rows_per_device))
         if not arguments.json:
             print(format_costs(found[-1]), flush=True)
     if arguments.json:

@@ -5,9 +5,9 @@ import os
 import shutil
 import tempfile
 
-# Without LLVM's optimiser the small programs of the tests compile in a third of the time.
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
+from xla_flags import FAST_COMPILATION, devices
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {devices(8)} {FAST_COMPILATION}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Threads of XLA's pool: with as few as there are devices, collectives of one program can wait for each other for ever.
 os.environ.setdefault("NPROC", "32")

@@ -6,14 +6,16 @@ import pytest
 from training.tiny_stages import recipe, use_mesh, write_corpus
 
 from ieat_jax.config import load_config, model_config, normal
+from ieat_jax.errors import UserError
+from ieat_jax.machines import MACHINES
 from ieat_jax.training.loop import train
 
 ROOT = Path(__file__).parents[1]
 ARGUMENTS = {
     "configs/demo.py": ("write", "align", "joint"),
-    "configs/emodb.py": ("hear_learned", "hear_last", "learned", "last"),
-    "configs/align.py": ("goat_8b,v5e-256", "smollm2_135m"),
-    "configs/joint.py": ("qwen2_5_7b,v5p-128", "qwen3_1_7b,8xH100"),
+    "configs/emodb.py": ("hear_learned", "learned", "last"),
+    "configs/align.py": ("goat_8b,v5e-256",),
+    "configs/joint.py": ("smollm2_135m",),
 }
 RECIPES = [f"{path}:{argument}" for path, arguments in ARGUMENTS.items() for argument in arguments]
 
@@ -57,3 +59,21 @@ def test_a_shipped_recipe_is_whole_and_takes_a_step(name, corpus, tmp_path):
     model_config(config)
     assert train(stand_in(config, corpus), tmp_path / "run").step == 1
     assert (tmp_path / "run" / "checkpoints" / "1").is_dir()
+
+
+@pytest.mark.parametrize("model", sorted(path.stem for path in ROOT.glob("configs/models/*.py")))
+@pytest.mark.parametrize("machine", [*MACHINES, ""])
+def test_every_model_and_machine_make_a_configuration(model, machine):
+    for stage in ("align", "joint"):
+        config = load_config(f"{ROOT / 'configs'}/{stage}.py:{model}{',' * bool(machine)}{machine}")
+        sizes = model_config(config)
+        if machine:
+            assert config.mesh.replica * config.mesh.fsdp == MACHINES[machine] == config.data.batch_size
+            assert sizes.llm.width % config.mesh.fsdp == sizes.listen.encoder.width % config.mesh.fsdp == 0
+
+
+def test_an_unknown_model_or_machine_is_named():
+    with pytest.raises(UserError, match="there is no model 'goat' in .*, only goat_8b, qwen2_5_7b"):
+        load_config(f"{ROOT / 'configs/align.py'}:goat")
+    with pytest.raises(UserError, match="no settings for the machine 'v5e-8', only for v5e-256"):
+        load_config(f"{ROOT / 'configs/align.py'}:goat_8b,v5e-8")

@@ -62,6 +62,7 @@ CHANGED = {
     "seed": ("align", "1"),
     "model.dtype": ("align", "bfloat16"),
     "model.remat": ("align", "full"),
+    "model.attention": ("align", "splash"),
     "model.num_emotions": ("align", "7"),
     "model.listen.layer_mix": ("align", "last"),
     "model.listen.clip_seconds": ("align", "0.9"),

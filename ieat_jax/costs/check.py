@@ -27,6 +27,7 @@ class Costs:
     """Of one device and one step; bytes, FLOPs and seconds."""
 
     topology: str
+    slices: int
     chip: Chip
     mesh: dict[str, int]
     stage: str
@@ -65,8 +66,12 @@ class Costs:
         return {
             "compute": self.flops / self.chip.flops,
             "memory": self.moved / self.chip.hbm_bandwidth,
-            "network": sum(one.sent for one in self.collectives) / self.chip.network,
+            "network": sum(one.sent for one in self.collectives if not self.crosses(one)) / self.chip.network,
         }
+
+    def crosses(self, collective: Collective) -> bool:
+        """Whether it goes between slices, over the data centre's network, whose speed no datasheet gives."""
+        return self.slices > 1 and "replica" in collective.axes
 
     @property
     def mfu_bound(self) -> float:
@@ -78,14 +83,15 @@ class Costs:
         """Bytes per (kind, mesh axes)."""
         found: dict[tuple[str, str], float] = {}
         for one in self.collectives:
-            key = (one.kind, "+".join(one.axes))
+            key = (one.kind, "+".join(one.axes) + (" (between slices)" if self.crosses(one) else ""))
             found[key] = found.get(key, 0.0) + one.total
         return dict(sorted(found.items()))
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
         plain = {
-            name: getattr(self, name) for name in ("topology", "mesh", "stage", "rows", "tokens", "fits", "problem")
+            name: getattr(self, name)
+            for name in ("topology", "slices", "mesh", "stage", "rows", "tokens", "fits", "problem")
         }
         memory = {
             "hbm": self.chip.hbm,
@@ -108,8 +114,8 @@ class Costs:
         }
 
 
-def describe_topology(name: str) -> Any:
-    """The devices of a TPU topology, from libtpu.
+def describe_topology(name: str, slices: int = 1) -> Any:
+    """The devices of a TPU topology, or of several slices of it, from libtpu.
 
     Raises:
         TopologyError: unknown, or libtpu is not installed.
@@ -118,7 +124,8 @@ def describe_topology(name: str) -> Any:
 
     chip_of(name)
     try:
-        return topologies.get_topology_desc(topology_name=name, platform="tpu")
+        several = {"num_slices": slices} if slices > 1 else {}
+        return topologies.get_topology_desc(topology_name=name, platform="tpu", **several)
     except Exception as error:
         text = str(error).splitlines()[0]
         if "libtpu" in text.lower() or "plugin" in text.lower() or "Unknown backend" in text:
@@ -128,8 +135,8 @@ def describe_topology(name: str) -> Any:
         raise TopologyError(f"--topology={name}: libtpu does not know this shape ({text})") from error
 
 
-def check(config: Any, topology: str, *, rows_per_device: int | None = None) -> Costs:
-    """Compile the step of `config` for `topology`.
+def check(config: Any, topology: str, *, slices: int = 1, rows_per_device: int | None = None) -> Costs:
+    """Compile the step of `config` for `topology`, or for as many slices of it.
 
     `rows_per_device` replaces `config.data.batch_size` by as many rows on every device (and micro-batch).
 
@@ -137,7 +144,7 @@ def check(config: Any, topology: str, *, rows_per_device: int | None = None) -> 
         UserError: an unknown topology, or a mesh, batch or size that does not fit it.
     """
     config = copy.deepcopy(config)
-    mesh = make_mesh(config.mesh, describe_topology(topology).devices)
+    mesh = make_mesh(config.mesh, describe_topology(topology, slices).devices)
     if rows_per_device is not None:
         with config.unlocked():
             ways = mesh.shape["replica"] * mesh.shape["fsdp"]
@@ -147,7 +154,7 @@ def check(config: Any, topology: str, *, rows_per_device: int | None = None) -> 
     check_batch(config.data.batch_size, config.train.accumulate, sequences, mesh)
     with jax.set_mesh(mesh):
         step = abstract_step(config, mesh)
-        costs = _known_before(config, topology, mesh, step)
+        costs = _known_before(config, topology, slices, mesh, step)
         lowered = step.function.lower(*step.arguments)
         try:
             compiled = lowered.compile()
@@ -168,9 +175,10 @@ def check(config: Any, topology: str, *, rows_per_device: int | None = None) -> 
     )
 
 
-def _known_before(config: Any, topology: str, mesh: Mesh, step: AbstractStep) -> Costs:
+def _known_before(config: Any, topology: str, slices: int, mesh: Mesh, step: AbstractStep) -> Costs:
     return Costs(
         topology=topology,
+        slices=slices,
         chip=chip_of(topology),
         mesh=dict(mesh.shape),
         stage=config.stage,

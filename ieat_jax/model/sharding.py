@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec, get_abstract_mesh, reshard
 
 from ieat_jax.errors import UserError
@@ -43,8 +44,10 @@ def spec(*names: str | None) -> PartitionSpec:
 def make_mesh(sizes: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Mesh of explicit axes; `sizes` has attributes replica, fsdp, context, tensor, of which one may be -1 = the rest.
 
+    On several TPU slices `replica` goes over them, the other axes stay within one.
+
     Raises:
-        ShardingError: the sizes do not multiply to the number of devices.
+        ShardingError: the sizes do not multiply to the number of devices, or slices do not divide `replica`.
     """
     devices = list(jax.devices() if devices is None else devices)
     shape = [getattr(sizes, axis) for axis in MESH_AXES]
@@ -58,7 +61,17 @@ def make_mesh(sizes: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
         raise ShardingError(
             f"{described} does not fit {len(devices)} devices: the sizes must multiply to {len(devices)}"
         )
-    return jax.make_mesh(tuple(shape), MESH_AXES, axis_types=(AxisType.Explicit,) * len(shape), devices=devices)
+    explicit = (AxisType.Explicit,) * len(shape)
+    slices = len({getattr(device, "slice_index", None) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(tuple(shape), MESH_AXES, axis_types=explicit, devices=devices)
+    if shape[0] % slices:
+        raise ShardingError(
+            f"config.mesh.replica={shape[0]} must be a multiple of the {slices} slices: only replicas lie on several, "
+            "because what joins slices is slow"
+        )
+    outer, inner = (slices, 1, 1, 1), (shape[0] // slices, *shape[1:])
+    return Mesh(mesh_utils.create_hybrid_device_mesh(inner, outer, devices), MESH_AXES, axis_types=explicit)
 
 
 def current_mesh() -> AbstractMesh | None:

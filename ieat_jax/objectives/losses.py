@@ -7,9 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from ieat_jax.data.batch import END_OF_TURN, FORMAT, NUM_KINDS, RESPONSE, SEGMENT_KINDS
 from ieat_jax.model.attention import whole
+from ieat_jax.model.sharding import array_spec, current_mesh, lay, without
 
 # A loss is the sum over what it counts, and how much it counted: accumulation and padding stay exact.
 Sum = tuple[jax.Array, jax.Array]
@@ -73,6 +75,8 @@ def chunked_losses(
     Returns:
         (CE, KL), both float32 [B, R, ...]; KL is zero without a teacher.
     """
+    shape = targets.shape
+    student, targets, teacher = spread(student), spread(targets), None if teacher is None else spread(teacher)
     size = student.shape[1]
     chunk = min(chunk, size)
 
@@ -100,8 +104,32 @@ def chunked_losses(
         outputs += [(ce[i], kl[i]) for i in range(whole // chunk)]
     if whole < size:
         outputs.append(losses(*(x[:, whole:] for x in inputs)))
-    ce, kl = (jnp.concatenate(arrays, axis=1) for arrays in zip(*outputs, strict=True))
+    ce, kl = (collect(jnp.concatenate(arrays, axis=1), shape) for arrays in zip(*outputs, strict=True))
     return ce, kl
+
+
+def spread(x: jax.Array) -> jax.Array:
+    """[B, R, ...] -> [B * n, R / n, ...] for n devices on the context axis: each gets a part of the positions.
+
+    Without this all of them would compute the same logits. Unchanged where n does not divide R.
+    """
+    mesh = current_mesh()
+    parts = 1 if mesh is None else mesh.shape["context"]
+    if parts == 1 or x.shape[1] % parts:
+        return x
+    rows, rest = array_spec(x)[0], (None,) * (x.ndim - 1)
+    x = lay(x, PartitionSpec(rows, *rest))
+    shape = (x.shape[0] * parts, x.shape[1] // parts, *x.shape[2:])
+    x = jnp.reshape(x, shape, out_sharding=PartitionSpec(rows, *rest))
+    return lay(x, PartitionSpec((*((rows,) if isinstance(rows, str) else rows or ()), "context"), *rest))
+
+
+def collect(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """`spread`'s inverse for values of `shape` [B, R, ...]."""
+    if x.shape == shape:
+        return x
+    layout = PartitionSpec(without(array_spec(x), "context")[0], *(None,) * (x.ndim - 1))
+    return jnp.reshape(lay(x, layout), shape, out_sharding=layout)
 
 
 def total(parts: Parts, factors: Mapping[str, float], weights: Mapping[str, jax.Array] | None = None) -> jax.Array:

@@ -40,8 +40,21 @@ def test_a_step_that_fits(tmp_path):
     gathers = found["collective_bytes"]["all-gather fsdp"]
     parameters = 2 * 192 * (1536 + 6 * (3 * 512 + 2 * 4 * 48 + 2 * 2 * 48))  # bfloat16
     assert parameters < gathers < 2.5 * parameters  # layers twice, the head once
-    assert set(found["collective_bytes"]) <= {f"{kind} fsdp" for kind in ("all-gather", "all-reduce", "all-to-all")}
+    kinds = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all")
+    assert set(found["collective_bytes"]) <= {f"{kind} fsdp" for kind in kinds}
     assert 0 < found["mfu_bound"] < 1
+
+
+def test_replicas_lie_on_several_slices():
+    mesh = ("--config.mesh.replica=2", "--config.mesh.fsdp=-1")
+    done = compile_check("--topology", "v5e:2x2", "--slices", "2", "--rows-per-device", "1", "--json", *SMALL, *mesh)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (found,) = json.loads(done.stdout)
+    assert (found["mesh"]["replica"], found["mesh"]["fsdp"]) == (2, 4)
+    # Parameters are gathered within a slice; gradients are added up between slices.
+    assert "all-gather fsdp" in found["collective_bytes"]
+    assert not any("all-gather" in name for name in found["collective_bytes"] if "between slices" in name)
+    assert any("between slices" in name for name in found["collective_bytes"])
 
 
 def test_a_step_that_does_not_fit_says_which_knob_to_turn():
@@ -62,6 +75,10 @@ def test_a_step_that_does_not_fit_says_which_knob_to_turn():
         (
             ("--topology", "v5e:2x4", "--config.data.batch_size=12"),
             "config.data.batch_size = 12 does not divide by config.mesh.replica x config.mesh.fsdp",
+        ),
+        (
+            ("--topology", "v5e:2x2", "--slices", "2"),
+            "config.mesh.replica=1 must be a multiple of the 2 slices",
         ),
         (("--topology", "v5e:2x4", "--rows-per-device", "0"), "--rows-per-device=0: must be at least 1"),
         (

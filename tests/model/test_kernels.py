@@ -112,6 +112,24 @@ def test_cudnn_is_for_half_precision():
     assert not cudnn_fits(jnp.zeros((1, 64, 4, 192), jnp.bfloat16))
 
 
+def test_a_gpu_is_given_cudnns_kernels(monkeypatch):
+    """Forward and backward, with the mask as a bias; lowered for CUDA, not run: that needs a GPU."""
+    from jax._src.cudnn import fused_attention_stablehlo
+
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91400)
+    monkeypatch.setenv("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
+    monkeypatch.setattr("ieat_jax.model.cudnn.platform", lambda: "gpu")
+    q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in arrays(64))
+    where = stream(64)
+
+    def loss(q):
+        return jnp.sum(attend(q, k, v, where, where, causal=True, kernel="cudnn").astype(jnp.float32))
+
+    lowered = jax.jit(jax.grad(loss)).trace(q).lower(lowering_platforms=("cuda",)).as_text()
+    assert "__cudnn$fmhaScaleBiasSoftmax(" in lowered or '__cudnn$fmhaScaleBiasSoftmax"' in lowered
+    assert "__cudnn$fmhaScaleBiasSoftmaxBackward" in lowered
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_the_branch_code_is_exact(dtype):
     """0 where the key is visible, and far below every score where it is not, in the type of the computation."""

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from ieat_jax.model.attention import Stream, attend, rope
-from ieat_jax.model.config import LLMConfig, ModelConfig, ModelConfigError, SpeakConfig
+from ieat_jax.model.config import REMAT_POLICIES, LLMConfig, ModelConfig, ModelConfigError, SpeakConfig
 from ieat_jax.model.llm import Think, Write
 from ieat_jax.model.paths import map_named
 
@@ -139,11 +139,11 @@ def test_remat_changes_memory_not_numbers(tiny, init, make_stream):
     stream = make_stream([[1] * 6])
     tokens = np.arange(6, dtype=np.int32)[None]
     results = {}
-    for remat in ("none", "dots", "full"):
+    for remat in REMAT_POLICIES:
         think = init(Think, tiny(remat=remat))
         value, grads = jax.value_and_grad(lambda think: jnp.mean(jnp.square(think(tokens, stream))))(think)
         results[remat] = [value, *jax.tree.leaves(grads)]
-    for remat in ("dots", "full"):
+    for remat in REMAT_POLICIES:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), results["none"], results[remat])
 
 
@@ -151,10 +151,10 @@ def test_remat_policies_keep_less_and_less(tiny, init, make_stream):
     stream = make_stream([[1] * 6])
     tokens = np.arange(6, dtype=np.int32)[None]
     kept = {}
-    for remat in ("none", "dots", "full"):
+    for remat in ("none", "dots", "attention", "full"):
         _, backward = jax.vjp(lambda think: think(tokens, stream), init(Think, tiny(remat=remat)))
         kept[remat] = sum(leaf.size for leaf in jax.tree.leaves(backward))
-    assert kept["none"] > kept["dots"] > kept["full"]
+    assert kept["none"] > kept["dots"] > kept["attention"] > kept["full"]
 
 
 def test_bfloat16_computes_in_bfloat16_with_float32_parameters(tiny, init, make_stream):

@@ -6,10 +6,12 @@ import subprocess
 import sys
 import textwrap
 
+from xla_flags import FAST_COMPILATION, devices
+
 PROGRAM = """
     import os, sys, types
     port, process, folder = sys.argv[1:]
-    os.environ |= {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    os.environ |= {"XLA_FLAGS": sys.argv.pop(), "JAX_PLATFORMS": "cpu"}
     import jax, numpy as np
     from pathlib import Path
     jax.distributed.initialize("127.0.0.1:" + port, num_processes=2, process_id=int(process),
@@ -55,7 +57,7 @@ def test_all_processes_fall_back_together(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), port]
     processes = [
         subprocess.Popen(
-            [*command, str(number), str(tmp_path)],
+            [*command, str(number), str(tmp_path), f"{devices(2)} {FAST_COMPILATION}"],
             env=dict(os.environ),
             text=True,
             stdout=subprocess.PIPE,

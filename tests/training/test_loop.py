@@ -1,11 +1,7 @@
 """Whole runs of a tiny model: resume, hand-over between stages, what trains, and errors for people."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -98,29 +94,6 @@ def test_a_run_that_is_asked_to_leave_saves_and_goes_on_later(corpus, tmp_path, 
     assert (result.step, result.preempted) == (1, True)
     assert train(config, tmp_path / "run").step == 4
     assert_equal_bits(parameters(aligned), parameters(tmp_path / "run"))
-
-
-@pytest.mark.parametrize("stage", ["align", "joint"])
-def test_ten_steps_a_kill_and_ten_more_equal_twenty(corpus, tmp_path, stage):
-    config = recipe(corpus, stage, train__steps=20, checkpoint__every=10, train__log_every=1)
-    train(config, tmp_path / "straight")
-    file = tmp_path / "recipe.py"
-    file.write_text(
-        f"from ieat_jax.config import from_json\ndef get_config():\n    return from_json({to_json(config)!r})\n"
-    )
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "ieat_jax.train", "--config", str(file), "--workdir", str(tmp_path / "killed")]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for line in process.stdout:
-        if line.startswith("step 13/"):
-            process.send_signal(signal.SIGKILL)
-            break
-    assert process.wait() == -signal.SIGKILL
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "resuming from step 10" in done.stdout
-    assert_equal_bits(parameters(tmp_path / "straight"), parameters(tmp_path / "killed"))
-    assert metrics(tmp_path / "straight") == metrics(tmp_path / "killed")
 
 
 def test_joint_starts_from_align_and_says_what_is_loaded_and_what_is_new(corpus, tmp_path, aligned, capsys):

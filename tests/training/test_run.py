@@ -42,7 +42,7 @@ def config(tiny_config):
 def trained(tmp_path, config, tokenizer, mesh_of, monkeypatch):
     """A run folder with steps 1 and 2 saved from a mesh, and the parameters of step 2."""
     mesh = mesh_of(1, 4, 1, 2)
-    abstract = run_module._abstract_model(run_module.model_config(config), mesh)
+    abstract = run_module.abstract_model(run_module.model_config(config), mesh)
     rng = np.random.default_rng(0)
     model = jax.tree.map(lambda x: jax.device_put(rng.normal(size=x.shape).astype(x.dtype), x.sharding), abstract)
     save_run_files(tmp_path / "run", config, tokenizer, codec())
