@@ -15,4 +15,4 @@ python -m ruff check .
 python -m ruff format --check .
 say "pytest $*"
 # Most of the time is compilation, which takes one core a process. A file stays in one process: its tests share models.
-exec python -m pytest --numprocesses="${WORKERS:-2}" --dist=loadfile "$@"
+exec python -m pytest --numprocesses="${WORKERS:-2}" --dist=loadfile --no-loadscope-reorder "$@"

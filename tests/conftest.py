@@ -20,3 +20,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, cache, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+
+
+# The longest files begin first, so that no worker of pytest-xdist is left with one at the end (--no-loadscope-reorder).
+LONG = ("test_kill", "test_loop", "test_stages", "test_configs", "test_compile_check", "test_processes", "test_options")
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))

@@ -73,7 +73,7 @@ def test_every_model_and_machine_make_a_configuration(model, machine):
 
 
 def test_an_unknown_model_or_machine_is_named():
-    with pytest.raises(UserError, match="there is no model 'goat' in .*, only goat_8b, qwen2_5_7b"):
+    with pytest.raises(UserError, match=r"there is no model 'goat' in .*, only goat_8b, qwen2_5_7b"):
         load_config(f"{ROOT / 'configs/align.py'}:goat")
     with pytest.raises(UserError, match="no settings for the machine 'v5e-8', only for v5e-256"):
         load_config(f"{ROOT / 'configs/align.py'}:goat_8b,v5e-8")

@@ -66,7 +66,16 @@ def collectives(module: Module, mesh_shape: Mapping[str, int]) -> list[Collectiv
             if kind == "reduce-scatter":
                 size *= len(group)
             found.append(Collective("reduce-scatter" if scatter else kind, axes, len(group), size, times, asynchronous))
-    return found
+    return found + list(_between_slices(module, mesh_shape))
+
+
+def _between_slices(module: Module, mesh_shape: Mapping[str, int]) -> Iterator[Collective]:
+    """What goes over the data centre's network: on a TPU, sends to the host that carry the collective's name."""
+    for item, _, times in module.runs():
+        kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', item.text) if item.opcode == "send" else None
+        if kind:
+            name = kind[1].lower().replace("_", "-")
+            yield Collective(name, ("replica",), mesh_shape["replica"], item.arrays[0].bytes, times, True)
 
 
 def _instances(module: Module) -> Iterator[tuple[Instruction, int, bool]]:

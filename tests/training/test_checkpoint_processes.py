@@ -10,8 +10,8 @@ from xla_flags import FAST_COMPILATION, devices
 
 PROGRAM = """
     import os, sys, types
-    port, process, folder = sys.argv[1:]
-    os.environ |= {"XLA_FLAGS": sys.argv.pop(), "JAX_PLATFORMS": "cpu"}
+    port, process, folder, flags = sys.argv[1:]
+    os.environ |= {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     import jax, numpy as np
     from pathlib import Path
     jax.distributed.initialize("127.0.0.1:" + port, num_processes=2, process_id=int(process),
