@@ -120,6 +120,7 @@ score() {
 }
 
 cd "$IEAT_ROOT"
+export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu} # else JAX looks for a TPU where libtpu is installed
 if [[ -z $dry ]]; then
   mkdir -p "$RUNS/.quickstart"
   ieat_setup demo,eval
