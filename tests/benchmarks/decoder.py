@@ -10,11 +10,11 @@ process of its own for each. float32. Close other programs first.
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 
 def parse():
@@ -134,6 +134,12 @@ def timed(step):
     return time.perf_counter() - began
 
 
+def peak_rss_gib():
+    """Of this process. Not `ru_maxrss`: that begins with what the parent had when it forked."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
+
+
 def peak_gib(name):
     """Of a process that takes a few steps."""
     command = [sys.executable, *sys.argv, "--only", name]
@@ -149,7 +155,7 @@ def main():
         step = makers[sizes.only](sizes)
         for _ in range(3):
             step()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        print(peak_rss_gib())
         return
     steps = {name: make(sizes) for name, make in makers.items()}
     losses = {name: step() for name, step in steps.items()}  # compilation; both begin near log(vocabulary)
