@@ -13,7 +13,7 @@ from ieat_jax.training.loop import train
 ROOT = Path(__file__).parents[1]
 ARGUMENTS = {
     "configs/demo.py": ("write", "align", "joint"),
-    "configs/emodb.py": ("hear_learned", "learned", "last"),
+    "configs/emodb.py": ("hear_learned", "hear_last", "learned", "last"),
     "configs/align.py": ("goat_8b,v5e-256",),
     "configs/joint.py": ("smollm2_135m",),
 }

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from ieat_jax.costs.chips import GIB, Chip, TopologyError, chip_of
 from ieat_jax.costs.flops import compiled_flops, traced_flops
-from ieat_jax.costs.hlo import Module
+from ieat_jax.costs.hlo import HloError, Module
 from ieat_jax.costs.traffic import Collective, collectives, hbm_bytes
 from ieat_jax.model.sharding import make_mesh
 from ieat_jax.training.abstract import AbstractStep, abstract_step
@@ -141,7 +141,7 @@ def check(config: Any, topology: str, *, slices: int = 1, rows_per_device: int |
     `rows_per_device` replaces `config.data.batch_size` by as many rows on every device (and micro-batch).
 
     Raises:
-        UserError: an unknown topology, or a mesh, batch or size that does not fit it.
+        UserError: an unknown topology, a mesh, batch or size that does not fit it, or a program that is not understood.
     """
     config = copy.deepcopy(config)
     mesh = make_mesh(config.mesh, describe_topology(topology, slices).devices)
@@ -163,16 +163,24 @@ def check(config: Any, topology: str, *, slices: int = 1, rows_per_device: int |
                 raise
             return dataclasses.replace(costs, problem=_shortage(str(error)), advice=advice(config, costs))
         asked = _model_flops(config, mesh)
-    module = Module(compiled.as_text())
-    return dataclasses.replace(
-        costs,
-        fits=True,
-        peak=float(compiled.memory_analysis().peak_memory_in_bytes),
-        model_flops=asked / mesh.size,
-        flops=compiled_flops(module),
-        moved=hbm_bytes(module),
-        collectives=tuple(collectives(module, mesh.shape)),
-    )
+    peak = float(compiled.memory_analysis().peak_memory_in_bytes)
+    try:
+        module = Module(compiled.as_text())
+        return dataclasses.replace(
+            costs,
+            fits=True,
+            peak=peak,
+            model_flops=asked / mesh.size,
+            flops=compiled_flops(module),
+            moved=hbm_bytes(module),
+            collectives=tuple(collectives(module, mesh.shape)),
+        )
+    except HloError as error:
+        raise HloError(
+            f"--topology={topology}: the step compiles and needs {peak / GIB:.2f} GiB of HBM, but no other figure can "
+            f"be given, because the compiled program is not understood ({error}). This version of libtpu writes it in "
+            "another way: take the version that `pip install 'ieat_jax[tpu]'` brings, or report the message"
+        ) from error
 
 
 def _known_before(config: Any, topology: str, slices: int, mesh: Mesh, step: AbstractStep) -> Costs:

@@ -11,6 +11,8 @@ import math
 import re
 from collections.abc import Iterator
 
+from ieat_jax.errors import UserError
+
 BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "token": 0, "opaque": 0}  # others: the number in the name / 8
 
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%([\w.\-]+) = (.*)$")
@@ -18,7 +20,7 @@ _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition|called_computations)=\{?%([\w.\-]+)")
 
 
-class HloError(ValueError):
+class HloError(UserError):
     """Text that is not understood: a figure made of it would be wrong."""
 
 
@@ -101,7 +103,7 @@ class Module:
         """(instruction, its computation, how often it runs) of all that run by themselves: not inside a fusion.
 
         Raises:
-            HloError: a loop whose trip count can not be read.
+            HloError: a loop whose trip count can not be read, or a conditional.
         """
         stack = [(self.entry, 1)]
         while stack:
@@ -112,13 +114,10 @@ class Module:
                     condition, body = item.attribute("condition"), item.attribute("body")
                     trips = self.trip_count(item, name, condition.lstrip("%"))
                     stack.append((body.lstrip("%"), times * trips))
-                elif item.opcode in ("call", "async-start") or item.opcode == "conditional":
-                    stack += [(called, times) for called in self._branches(item)]
-
-    def _branches(self, item: Instruction) -> list[str]:
-        if item.opcode != "conditional":
-            return list(item.called)
-        return re.findall(r"%([\w.\-]+)", item.text[: item.text.find("metadata")].split("computation", 1)[-1])
+                elif item.opcode == "conditional":
+                    raise HloError(f"{item.name}: how often each branch of a conditional runs can not be read")
+                elif item.opcode in ("call", "async-start"):
+                    stack += [(called, times) for called in item.called]
 
     def trip_count(self, loop: Instruction, computation: str, condition: str) -> int:
         """How often a counting loop runs.
@@ -131,11 +130,6 @@ class Module:
             return int(known[1])
         items = self.computations[condition]
         test = self.root(condition)
-        if test.opcode == "fusion" and len(test.called) == 1:
-            inner = self.computations[test.called[0]]
-            outer = dict(zip((n for n, i in inner.items() if i.opcode == "parameter"), test.operands, strict=False))
-            test = self.root(test.called[0])
-            items = {**{name: items[outer[name]] if name in outer else item for name, item in inner.items()}, **items}
         if test.opcode != "compare" or "direction=LT" not in test.text:
             raise HloError(f"loop {loop.name}: its condition is not `counter < constant`")
         limits = [items[name] for name in test.operands if items[name].opcode == "constant"]

@@ -16,7 +16,7 @@ from ieat_jax.model.attention import Attention, Mix, Stream, attend, rope
 from ieat_jax.model.config import AdapterConfig, EncoderConfig, LLMConfig, ModelConfig, ModelConfigError
 from ieat_jax.model.layers import MLP, LayerNorm, Linear, Names, RMSNorm, constant, normal, stack, standardise
 from ieat_jax.model.llm import make_layers, recompute
-from ieat_jax.model.sharding import array_spec, check_divides, current_mesh, gather, lay, out_sharding
+from ieat_jax.model.sharding import also, array_spec, check_divides, current_mesh, gather, lay, out_sharding
 
 FRAMES_PER_SECOND = 100
 SILENCE = -1.5  # Whisper's log-mel of digital silence: (log10(1e-10) + 4) / 4
@@ -285,7 +285,7 @@ def fold(x: jax.Array) -> jax.Array:
     mesh = current_mesh()
     if mesh is None:
         return x
-    axes = (*((rows,) if isinstance(rows, str) else rows or ()), "context")
+    axes = also(rows, "context")
     even = x.shape[0] % math.prod(mesh.shape[axis] for axis in axes) == 0
     return lay(x, PartitionSpec(axes, *rest)) if even else x
 

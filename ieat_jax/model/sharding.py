@@ -130,6 +130,11 @@ def without(layout: PartitionSpec, axis: str) -> PartitionSpec:
     return PartitionSpec(*map(drop, layout))
 
 
+def also(entry: str | tuple[str, ...] | None, axis: str) -> tuple[str, ...]:
+    """The entry of a dimension that is divided over `axis` as well."""
+    return (*((entry,) if isinstance(entry, str) else entry or ()), axis)
+
+
 def gather(parameter: jax.Array, names: tuple[str | None, ...], dtype: Any) -> jax.Array:
     """A parameter ready for use: cast (so that the gather moves few bytes), then gathered over fsdp.
 

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 
 from ieat_jax.data.batch import END_OF_TURN, FORMAT, NUM_KINDS, RESPONSE, SEGMENT_KINDS
 from ieat_jax.model.attention import whole
-from ieat_jax.model.sharding import array_spec, current_mesh, lay, without
+from ieat_jax.model.sharding import also, array_spec, current_mesh, lay, without
 
 # A loss is the sum over what it counts, and how much it counted: accumulation and padding stay exact.
 Sum = tuple[jax.Array, jax.Array]
@@ -121,7 +121,7 @@ def spread(x: jax.Array) -> jax.Array:
     x = lay(x, PartitionSpec(rows, *rest))
     shape = (x.shape[0] * parts, x.shape[1] // parts, *x.shape[2:])
     x = jnp.reshape(x, shape, out_sharding=PartitionSpec(rows, *rest))
-    return lay(x, PartitionSpec((*((rows,) if isinstance(rows, str) else rows or ()), "context"), *rest))
+    return lay(x, PartitionSpec(also(rows, "context"), *rest))
 
 
 def collect(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -14,13 +14,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from ieat_jax.errors import UserError
 from ieat_jax.model.config import ModelConfig
 from ieat_jax.model.lora import merge_lora
 from ieat_jax.model.paths import map_named, named_leaves
 from ieat_jax.model.unified import build_model
+from ieat_jax.training.abstract import abstract_model
 
 
 class InitError(UserError):
@@ -74,7 +75,7 @@ def initialise(config: Any, model_config: ModelConfig, mesh: Mesh | None, earlie
     """
     key = jax.random.key(config.seed)
     build = functools.partial(build_model, model_config)
-    abstract = jax.eval_shape(build, key)
+    abstract = abstract_model(model_config, mesh)
     wanted = named_leaves(abstract)
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -89,7 +90,7 @@ def initialise(config: Any, model_config: ModelConfig, mesh: Mesh | None, earlie
                     f"{name} from {source} has shape {tuple(value.shape)}, config.model wants {wanted[name].shape}; "
                     "set the sizes of config.model to those of the weights"
                 )
-            found[name], sources[name] = _place(value, wanted[name], mesh), source
+            found[name], sources[name] = _place(value, wanted[name]), source
     copied = _copy_write_to_speak(config, wanted, found)
     missing = [name for name in wanted if name not in found]
     if sources:
@@ -142,15 +143,12 @@ def _same_sizes(spec: str, theirs: Any, ours: Any, field: str) -> None:
         raise InitError(f"{spec} is another model than the config describes ({'; '.join(differing)}); set these fields")
 
 
-def _place(value: Any, wanted: jax.ShapeDtypeStruct, mesh: Mesh | None) -> jax.Array:
+def _place(value: Any, wanted: jax.ShapeDtypeStruct) -> jax.Array:
     """A loaded array in the layout of the abstract parameter."""
-    if mesh is None:
-        return jax.numpy.asarray(value, wanted.dtype)
     if isinstance(value, np.ndarray):
         value = np.asarray(value, wanted.dtype)
-        sharding = NamedSharding(mesh, wanted.sharding.spec)
-        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
-    return jax.device_put(value, NamedSharding(mesh, wanted.sharding.spec))
+        return jax.make_array_from_callback(value.shape, wanted.sharding, lambda index: value[index])
+    return jax.device_put(value, wanted.sharding)
 
 
 def _copy_write_to_speak(config: Any, wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 from pathlib import Path
@@ -21,10 +20,10 @@ from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.errors import UserError
 from ieat_jax.model.config import ModelConfig
 from ieat_jax.model.sharding import make_mesh
-from ieat_jax.model.unified import build_model
 from ieat_jax.objectives.stages import make_objective
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
+from ieat_jax.training.abstract import abstract_model
 from ieat_jax.training.checkpoint import Checkpoints, load_frozen, read_metadata, save_frozen
 from ieat_jax.training.initialise import initialise
 from ieat_jax.training.inputs import check_batch, put_batch
@@ -203,7 +202,7 @@ def _begin(
     if checkpoints.latest() is not None:
         _, stored = read_metadata(workdir / CHECKPOINTS)
         check_resume(stored, metadata, allow=config.checkpoint.allow_changes)
-    abstract = jax.eval_shape(functools.partial(build_model, parts.model_config), jax.random.key(0))
+    abstract = abstract_model(parts.model_config, mesh)
     trainable, frozen = split(abstract, config.optimizer.rules)
     optimizer, schedule = make_optimizer(config.optimizer, config.train.steps, trainable)
     if checkpoints.latest() is not None:

@@ -163,6 +163,14 @@ def test_a_loop_that_does_not_count_is_refused():
         list(Module(TPU.replace("direction=LT", "direction=NE")).runs())
 
 
+def test_a_conditional_is_refused():
+    text = TPU.replace(
+        "  %zero = s32[]", "  %either = s32[] conditional(%x), branch_computations={%body, %start}\n  %zero = s32[]"
+    )
+    with pytest.raises(HloError, match="how often each branch"):
+        list(Module(text).runs())
+
+
 def test_types_are_read_with_their_memory():
     hbm, vmem = arrays_of("(bf16[2,3]{1,0:T(8,128)(2,1)}, f32[4]{0:T(128)S(1)})")
     assert (hbm.bytes, hbm.in_hbm) == (12, True)

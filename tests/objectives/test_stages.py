@@ -98,7 +98,7 @@ def test_chunks_change_memory_not_numbers(stage, settings):
     for name in parts:
         np.testing.assert_allclose(parts[name], others[name], rtol=1e-5, atol=1e-5)
     for one, two in zip(jax.tree.leaves(grads), jax.tree.leaves(other_grads), strict=True):
-        np.testing.assert_allclose(one, two, rtol=2e-5, atol=3e-6)
+        np.testing.assert_allclose(one, two, atol=3e-6)
 
 
 def test_distillation_is_zero_when_the_student_reads_what_the_teacher_reads(settings):
@@ -207,18 +207,8 @@ def on_mesh(stage, frozen_settings, sizes):
         return float(value), {name: np.asarray(leaf) for name, leaf in named_leaves(grads).items()}
 
 
-@pytest.mark.parametrize(
-    ("stage", "sizes"),
-    [
-        ("align", (1, 8, 1, 1)),
-        ("align", (1, 4, 1, 2)),
-        ("align", (1, 2, 2, 2)),
-        ("joint", (8, 1, 1, 1)),
-        ("joint", (1, 4, 1, 2)),
-        ("joint", (1, 2, 1, 4)),
-        ("joint", (1, 2, 2, 2)),
-    ],
-)
+@pytest.mark.parametrize("stage", ["align", "joint"])
+@pytest.mark.parametrize("sizes", [(8, 1, 1, 1), (1, 8, 1, 1), (1, 4, 1, 2), (1, 2, 1, 4), (1, 2, 2, 2)])
 def test_loss_and_gradients_are_equal_on_every_mesh(stage, sizes, settings):
     value, grads = on_mesh(stage, freeze(settings), sizes)
     expected, expected_grads = on_mesh(stage, freeze(settings), (1, 1, 1, 1))
