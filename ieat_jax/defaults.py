@@ -96,6 +96,7 @@ def get_defaults() -> ConfigDict:
     config.train.steps = 100  # optimiser updates
     config.train.accumulate = 1  # micro-batches of a step, as exact as one large batch
     config.train.log_every = 10  # steps
+    config.train.compiler_options = ()  # of XLA for the step, such as ("xla_tpu_scoped_vmem_limit_kib=98304",)
 
     config.mesh = ConfigDict()  # sizes of the mesh axes; one may be -1 = the rest
     config.mesh.replica = 1

@@ -211,6 +211,7 @@ def _model_flops(config: Any, mesh: Mesh) -> float:
     with plain.unlocked():
         plain.model.remat, plain.model.attention = "none", "xla"
         plain.objective.chunk, plain.train.accumulate = EVERYTHING_AT_ONCE, 1
+        plain.train.compiler_options = ()  # nothing is compiled
     step = abstract_step(plain, mesh)
     return traced_flops(step.function, *step.arguments)
 

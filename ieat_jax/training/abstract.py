@@ -20,7 +20,7 @@ from ieat_jax.objectives.stages import make_objective
 from ieat_jax.training.inputs import batch_spec
 from ieat_jax.training.optimizer import Arrays, abstract_state, make_optimizer, split
 from ieat_jax.training.recipe import layout_options, row_shapes
-from ieat_jax.training.step import TrainState, make_step
+from ieat_jax.training.step import TrainState, compiler_options, make_step
 
 
 def abstract_model(config: ModelConfig, mesh: Mesh | None) -> UnifiedModel:
@@ -83,5 +83,6 @@ def abstract_step(config: Any, mesh: Mesh) -> AbstractStep:
     optimizer, _ = make_optimizer(config.optimizer, config.train.steps, trainable)
     with jax.set_mesh(mesh):
         state = TrainState(trainable, abstract_state(optimizer, trainable))
-    function = make_step(model, objective, factors, optimizer, accumulate=config.train.accumulate)
+    options = compiler_options(config.train.compiler_options, mesh)
+    function = make_step(model, objective, factors, optimizer, accumulate=config.train.accumulate, options=options)
     return AbstractStep(function, state, frozen, abstract_batch(config, mesh))

@@ -49,10 +49,18 @@ from ieat_jax.training.run import (
     save_run_files,
     write_file,
 )
-from ieat_jax.training.step import TrainState, add_metrics, make_step
+from ieat_jax.training.step import TrainState, add_metrics, compiler_options, make_step
 
 # Fields that may differ between the attempts of one run: they change how long it runs and what it writes, not a step.
-FREE_FIELDS = ("checkpoint", "train.log_every", "data.read_threads", "data.read_ahead", "data.max_bad_share", "mesh")
+FREE_FIELDS = (
+    "checkpoint",
+    "train.log_every",
+    "train.compiler_options",
+    "data.read_threads",
+    "data.read_ahead",
+    "data.max_bad_share",
+    "mesh",
+)
 
 
 class TrainError(UserError):
@@ -183,13 +191,15 @@ def _train(parts: Parts, workdir: Path, mesh: jax.sharding.Mesh) -> Result:
         "data": {source.name: fingerprint(source) for source in parts.sources},
         "codec": None if codec is None else codec.identity(),
     }
-    settings = config.checkpoint
+    settings, options = config.checkpoint, compiler_options(config.train.compiler_options, mesh)
     with (
         Checkpoints(workdir / CHECKPOINTS, keep=settings.keep, every=settings.every) as checkpoints,
         Preemption() as preemption,
     ):
         first, template, state, frozen, optimizer = _begin(parts, workdir, checkpoints, metadata, mesh)
-        step_function = make_step(template, objective, factors, optimizer[0], accumulate=config.train.accumulate)
+        step_function = make_step(
+            template, objective, factors, optimizer[0], accumulate=config.train.accumulate, options=options
+        )
         loop = _Loop(parts, workdir, checkpoints, preemption, metadata, optimizer[1])
         return loop.run(step_function, state, frozen, batches, first)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from ieat_jax.config import ConfigError
 from ieat_jax.data.batch import Batch
 from ieat_jax.model.sharding import array_spec, out_sharding
 from ieat_jax.objectives.losses import Parts, total
@@ -29,6 +30,25 @@ class TrainState:
     optimizer: OptimizerState
 
 
+def compiler_options(lines: Sequence[str], mesh: jax.sharding.Mesh) -> dict[str, str]:
+    """`config.train.compiler_options`, lines of name=value, as `jax.jit` takes them.
+
+    Raises:
+        ConfigError: a line of another form, or an option that the compiler for the mesh's devices does not know.
+    """
+    options = dict(line.partition("=")[::2] for line in lines)
+    for line in lines:
+        if not all(part.strip() for part in line.partition("=")):
+            raise ConfigError(f"config.train.compiler_options: {line!r} is not of the form name=value")
+    probe = jax.jit(lambda: jnp.float32(0), out_shardings=jax.NamedSharding(mesh, jax.P()), compiler_options=options)
+    try:
+        if options:
+            probe.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        raise ConfigError(f"config.train.compiler_options: {str(error).splitlines()[0]}") from error
+    return options
+
+
 def make_step(
     template: Any,
     objective: Objective,
@@ -36,12 +56,13 @@ def make_step(
     optimizer: optax.GradientTransformation,
     *,
     accumulate: int = 1,
+    options: Mapping[str, str] | None = None,
 ) -> Callable[[TrainState, Arrays, Batch], tuple[TrainState, Metrics]]:
     """The jitted function (state, frozen, batch) -> (state, metrics); the state is donated.
 
     `template`: the model's structure. With `accumulate` = n the batch is taken in n micro-batches one after the other,
-    whose losses are divided by what the whole batch counts: as exact as one large batch. Metrics: 'parts' {name: (sum,
-    weight)}, 'loss', and those of `apply_gradients`.
+    whose losses are divided by what the whole batch counts: as exact as one large batch. `options` are the compiler's.
+    Metrics: 'parts' {name: (sum, weight)}, 'loss', and those of `apply_gradients`.
     """
 
     def loss(trainable: Arrays, frozen: Arrays, batch: Batch, weights: Any) -> tuple[jax.Array, Parts]:
@@ -69,7 +90,7 @@ def make_step(
         trainable, optimizer_state, info = apply_gradients(optimizer, grads, state.optimizer, state.trainable)
         return TrainState(trainable, optimizer_state), {"loss": value, "parts": parts, **info}
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, compiler_options=dict(options or {}))
 
 
 def _weights(parts: Parts) -> dict[str, jax.Array]:
