@@ -46,6 +46,7 @@ WATCHED = {
     "train.steps": "test_loop",
     "train.accumulate": "test_loop: micro-batches",
     "train.log_every": "test_loop: log",
+    "train.compiler_options": "test_compile_check: compiler options",
     "mesh.replica": "test_model_sharding",
     "mesh.fsdp": "test_model_sharding",
     "mesh.context": "test_model_sharding",

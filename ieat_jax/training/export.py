@@ -125,6 +125,7 @@ def _write_folder(
 def _write_file(path: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> int:
     arrays = dict(tensors)
     save_file(arrays, path, metadata={"format": "pt"})  # transformers asks for it
+    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors leaves it to its owner alone
     return len(arrays)
 
 

@@ -45,6 +45,23 @@ def test_a_step_that_fits(tmp_path):
     assert 0 < found["mfu_bound"] < 1
 
 
+def test_compiler_options_reach_the_compiler():
+    peaks = []
+    for options in ("()", "('xla_tpu_scoped_vmem_limit_kib=98304',)"):
+        done = compile_check(
+            "--topology",
+            "v5e:2x2",
+            "--rows-per-device",
+            "1",
+            "--json",
+            *SMALL,
+            f"--config.train.compiler_options={options}",
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        peaks.append(json.loads(done.stdout)[0]["bytes"]["peak"])
+    assert peaks[0] != peaks[1]
+
+
 def test_replicas_lie_on_several_slices():
     mesh = ("--config.mesh.replica=2", "--config.mesh.fsdp=-1")
     done = compile_check("--topology", "v5e:2x2", "--slices", "2", "--rows-per-device", "1", "--json", *SMALL, *mesh)
@@ -71,6 +88,10 @@ def test_a_step_that_does_not_fit_says_which_knob_to_turn():
     [
         (("--topology", "v9:4x4"), "write CHIP:SHAPE with CHIP one of v4, v5e, v5p, v6e, tpu7x"),
         (("--topology", "v5e"), "--topology=v5e: write CHIP:SHAPE"),
+        (
+            ("--topology", "v5e:2x4", "--config.train.compiler_options=('xla_foo=1',)"),
+            "config.train.compiler_options: INVALID_ARGUMENT: No such compile option: 'xla_foo'",
+        ),
         (("--topology", "v5e:2x4", "--config.mesh.tensor=3"), "config.mesh.tensor=3 does not fit 8 devices"),
         (
             ("--topology", "v5e:2x4", "--config.data.batch_size=12"),

@@ -12,6 +12,8 @@ import torch
 import transformers
 from safetensors.numpy import load_file
 
+import ieat_jax.training.run as run_module
+from ieat_jax.export import main
 from ieat_jax.interop.llm import load_llm
 from ieat_jax.interop.source import InteropError
 from ieat_jax.interop.whisper import load_whisper
@@ -88,6 +90,12 @@ def test_bfloat16(run, tmp_path):
     assert model.dtype == torch.bfloat16
     expected = logits(run.model)
     assert np.abs(transformers_logits(tmp_path / "out" / "llm") - expected).mean() <= 0.05 * np.abs(expected).mean()
+
+
+def test_the_command_says_what_it_wrote(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_module, "load_run", lambda path, step=None: run)
+    assert main(["--checkpoint", "run", "--out", str(tmp_path / "out")]) == 0
+    assert f"wrote {tmp_path / 'out' / 'llm'}: 21 tensors" in capsys.readouterr().out
 
 
 def test_mistakes_are_told_and_leave_nothing(run, tmp_path):
