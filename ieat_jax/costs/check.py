@@ -248,6 +248,11 @@ def advice(config: Any, costs: Costs) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _figure(value: float) -> str:
+    """Three digits, without an exponent above a thousand."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
 def format_costs(costs: Costs) -> str:
     """Costs as a few lines to read."""
     mesh = " ".join(f"{axis}={size}" for axis, size in costs.mesh.items() if size > 1) or "one device"
@@ -260,17 +265,17 @@ def format_costs(costs: Costs) -> str:
     if costs.peak is None:
         lines = [head, f"  does not fit: {costs.problem}", f"  GiB per device    {kept}"]
         return "\n".join(lines + [f"  try: {line}" for line in costs.advice])
-    traffic = ", ".join(f"{kind} over {axes} {size / 1e9:.2f}" for (kind, axes), size in costs.traffic().items())
-    bounds = ", ".join(f"{name} {seconds:.3f}" for name, seconds in costs.bounds.items())
+    traffic = ", ".join(f"{kind} over {axes} {_figure(size / 1e9)}" for (kind, axes), size in costs.traffic().items())
+    bounds = ", ".join(f"{name} {_figure(seconds)}" for name, seconds in costs.bounds.items())
     return "\n".join(
         [
             head,
             f"  HBM peak          {costs.peak / GIB:.2f} of {costs.chip.hbm / GIB:.0f} GiB: {kept}, "
             f"activations {costs.activations / GIB:.2f}",
-            f"  TFLOP             {costs.flops / 1e12:.1f}, of which the model's own {costs.model_flops / 1e12:.1f} "
-            f"({costs.useful:.0%} useful)",
+            f"  TFLOP             {_figure(costs.flops / 1e12)}, of which the model's own "
+            f"{_figure(costs.model_flops / 1e12)} ({costs.useful:.0%} useful)",
             f"  collectives, GB   {traffic or 'none'}",
-            f"  HBM traffic, GB   {costs.moved / 1e9:.1f}",
+            f"  HBM traffic, GB   {_figure(costs.moved / 1e9)}",
             f"  least seconds     {bounds}",
             f"  MFU bound         {costs.mfu_bound:.0%}",
         ]

@@ -27,7 +27,6 @@ class Chip:
 
 # tpu7x: a chip is two devices, each with half of the chip's figures.
 CHIPS = {
-    "v4": Chip("TPU v4", 275e12, 32 * GIB, 1.228e12, 300e9),
     "v5e": Chip("TPU v5e", 197e12, 16 * GIB, 0.819e12, 200e9),
     "v5p": Chip("TPU v5p", 459e12, 95 * GIB, 2.765e12, 600e9),
     "v6e": Chip("TPU v6e", 918e12, 32 * GIB, 1.640e12, 448e9),

@@ -86,7 +86,7 @@ def test_a_step_that_does_not_fit_says_which_knob_to_turn():
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("--topology", "v9:4x4"), "write CHIP:SHAPE with CHIP one of v4, v5e, v5p, v6e, tpu7x"),
+        (("--topology", "v9:4x4"), "write CHIP:SHAPE with CHIP one of v5e, v5p, v6e, tpu7x"),
         (("--topology", "v5e"), "--topology=v5e: write CHIP:SHAPE"),
         (
             ("--topology", "v5e:2x4", "--config.train.compiler_options=('xla_foo=1',)"),
