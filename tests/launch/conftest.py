@@ -85,3 +85,21 @@ def bare_path(tmp_path):
         found = subprocess.run(["which", name], capture_output=True, text=True, check=True).stdout.strip()
         (folder / name).symlink_to(found)
     return str(folder)
+
+
+# A host of the second of two slices of two hosts.
+CURL = """#!/usr/bin/env bash
+case $* in
+  *agent-worker-number) echo 1 ;;
+  *worker-network-endpoints) echo "${ENDPOINTS:-unknown:unknown:10.0.1.1,unknown:unknown:10.0.1.2}" ;;
+  *tpu-env) printf '%b' "${TPU_ENV-MEGASCALE_NUM_SLICES: '2'\\nMEGASCALE_SLICE_ID: '1'\\n}"
+    printf '%b' "${TPU_ENV-MEGASCALE_COORDINATOR_ADDRESS: '10.0.0.1:8080'\\n}" ;;
+esac
+"""
+
+
+@pytest.fixture
+def worker(cluster):
+    cluster.program("curl", CURL)
+    yield cluster
+    cluster.run("tpu_worker.sh", "stop", GRACE=0)
