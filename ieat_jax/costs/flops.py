@@ -43,7 +43,7 @@ def _equation_flops(equation: Any) -> float:
         return max(_jaxpr_flops(branch.jaxpr) for branch in params["branches"])
     if name in ("while", "conv_general_dilated", "pallas_call"):
         raise NotImplementedError(f"FLOPs of {name} are not counted; trace the function with plain XLA attention")
-    times = math.prod(params["mesh"].shape.values()) if name == "shard_map" else 1
+    times = math.prod(params["mesh"].shape[axis] for axis in params["manual_axes"]) if name == "shard_map" else 1
     return times * sum(_jaxpr_flops(inner) for inner in _inner(params))
 
 

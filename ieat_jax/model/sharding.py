@@ -7,6 +7,7 @@ over `fsdp` when it uses them (`gather`). Without a mesh everything runs on one 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -141,6 +142,28 @@ def gather(parameter: jax.Array, names: tuple[str | None, ...], dtype: Any) -> j
     Its transpose scatters the gradient back, so that each device keeps its own part.
     """
     return lay(parameter.astype(dtype), without(spec(*names), "fsdp"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Divided:
+    """A parameter that a function gathers itself, `names` its dimensions', `dtype` the computation's."""
+
+    parameter: jax.Array
+    names: tuple[str | None, ...]
+    dtype: Any
+
+    def cast(self) -> jax.Array:
+        """In the computation's type, still divided."""
+        return self.parameter.astype(self.dtype)
+
+    def gather(self) -> jax.Array:
+        """Gathered over fsdp."""
+        return gather(self.parameter, self.names, self.dtype)
+
+    def gather_manually(self, part: jax.Array, others: tuple[str, ...]) -> jax.Array:
+        """`gather` inside `jax.shard_map`, of this device's part; `others`: axes besides fsdp whose devices differ."""
+        part = jax.lax.pcast(part, others, to="varying")
+        return jax.lax.all_gather(part, "fsdp", axis=spec(*self.names).index("fsdp"), tiled=True)
 
 
 def put(tree: Any, *names: str | None) -> Any:

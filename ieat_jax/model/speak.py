@@ -14,7 +14,7 @@ from ieat_jax.model.cache import KVCache
 from ieat_jax.model.config import ModelConfig
 from ieat_jax.model.layers import RMSNorm, embed, normal
 from ieat_jax.model.llm import make_layers, pick_rows, run_layers
-from ieat_jax.model.sharding import gather
+from ieat_jax.model.sharding import Divided
 
 # U is not divided over `tensor`: 4,098 has no useful divisors, and these tables are small.
 TABLE, HEADS = (None, "embed"), (None, "embed", None)
@@ -56,13 +56,13 @@ class Speak(nnx.Module):
         x = self.norm(x)
         return x if cache is None else (x, new_cache)
 
-    def unit_heads(self) -> jax.Array:
-        """The heads [group, D, U] in the computation's type, gathered over fsdp."""
-        return gather(self.heads.get_value(), HEADS, jnp.dtype(self.config.dtype))
+    def unit_heads(self) -> Divided:
+        """The heads [group, D, U]."""
+        return Divided(self.heads.get_value(), HEADS, jnp.dtype(self.config.dtype))
 
     def unit_logits(self, x: jax.Array, heads: jax.Array | None = None) -> jax.Array:
-        """[..., D] -> float32 [..., group, U]; `heads`: `unit_heads()`, to gather them once for several calls."""
-        heads = self.unit_heads() if heads is None else heads
+        """[..., D] -> float32 [..., group, U]; `heads`: `unit_heads()` gathered, for several calls."""
+        heads = self.unit_heads().gather() if heads is None else heads
         return jnp.einsum("...d,gdu->...gu", x, heads, preferred_element_type=jnp.float32)
 
     def new_cache(self, batch: int, length: int) -> KVCache:

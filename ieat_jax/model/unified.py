@@ -11,7 +11,7 @@ from ieat_jax.model.layers import Linear
 from ieat_jax.model.listen import Listen
 from ieat_jax.model.llm import Think, Write
 from ieat_jax.model.lora import add_lora
-from ieat_jax.model.sharding import check_divides, gather
+from ieat_jax.model.sharding import Divided, check_divides
 from ieat_jax.model.speak import Speak
 
 NUM_STYLES = 9  # of the response: those and comfort, encourage
@@ -38,17 +38,18 @@ class UnifiedModel(nnx.Module):
         self.speak = Speak(config, keys[3]) if config.speak.enabled else None
         self.emotion = EmotionHeads(config.llm.width, config.num_emotions, keys[4])
 
-    def write_head(self) -> jax.Array:
-        """The LM head [D, V] in the computation's type, gathered over fsdp, its vocabulary still over `tensor`."""
+    def write_head(self) -> Divided:
+        """The LM head: [D, V], or the embedding [V, D] where it is tied."""
         dtype = jnp.dtype(self.config.dtype)
         if self.write.head is None:
-            return gather(self.think.embed.get_value(), ("vocab", "embed"), dtype).T
-        return gather(self.write.head.get_value(), ("embed", "vocab"), dtype)
+            return Divided(self.think.embed.get_value(), ("vocab", "embed"), dtype)
+        return Divided(self.write.head.get_value(), ("embed", "vocab"), dtype)
 
     def text_logits(self, x: jax.Array, head: jax.Array | None = None) -> jax.Array:
-        """Write's states [..., D] -> float32 [..., V]; `head`: `write_head()`, to gather it once for several calls."""
-        head = self.write_head() if head is None else head
-        return jnp.einsum("...d,dv->...v", x, head, preferred_element_type=jnp.float32)
+        """Write's states [..., D] -> float32 [..., V]; `head`: `write_head()` gathered, for several calls."""
+        head = self.write_head().gather() if head is None else head
+        product = "...d,vd->...v" if self.write.head is None else "...d,dv->...v"
+        return jnp.einsum(product, x, head, preferred_element_type=jnp.float32)
 
 
 def build_model(config: ModelConfig, key: jax.Array) -> UnifiedModel:

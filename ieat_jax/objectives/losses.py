@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,10 +12,11 @@ from jax.sharding import PartitionSpec
 
 from ieat_jax.data.batch import END_OF_TURN, FORMAT, NUM_KINDS, RESPONSE, SEGMENT_KINDS
 from ieat_jax.model.attention import whole
-from ieat_jax.model.sharding import also, array_spec, current_mesh, lay, without
+from ieat_jax.model.sharding import Divided, array_spec, current_mesh, lay, spec
 
 # A loss is the sum over what it counts, and how much it counted: accumulation and padding stay exact.
 Sum = tuple[jax.Array, jax.Array]
+Losses = tuple[jax.Array, jax.Array]  # (CE, KL) of every position
 Parts = dict[str, Sum]
 
 
@@ -37,99 +39,158 @@ def weighted(values: jax.Array, weights: jax.Array) -> Sum:
     return jnp.sum(values * weights), jnp.sum(weights)
 
 
-def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """[..., V] float32 and ids [...] -> [...]; targets of -1 give the loss of no class in particular: mask them."""
-    picked = jax.lax.broadcasted_iota(jnp.int32, (1,) * (logits.ndim - 1) + logits.shape[-1:], logits.ndim - 1)
-    chosen = jnp.sum(jnp.where(picked == targets[..., None], logits, 0), axis=-1)
-    return jax.nn.logsumexp(logits, axis=-1) - chosen
+def cross_entropy(logits: jax.Array, targets: jax.Array, over: str | None = None) -> jax.Array:
+    """[..., V] float32 and ids [...] -> [...]; targets of -1 give the loss of no class in particular: mask them.
+
+    `over`: the mesh axis that V is divided over, inside `jax.shard_map` (Shoeybi et al. 2019, section 3).
+    """
+    first = 0 if over is None else jax.lax.axis_index(over) * logits.shape[-1]
+    picked = jax.lax.broadcasted_iota(jnp.int32, (1,) * (logits.ndim - 1) + logits.shape[-1:], logits.ndim - 1) + first
+    chosen = _sum(jnp.where(picked == targets[..., None], logits, 0), over)
+    return _log_sum_exp(logits, over) - chosen
 
 
-def kl_divergence(teacher: jax.Array, student: jax.Array, temperature: float) -> jax.Array:
+def kl_divergence(teacher: jax.Array, student: jax.Array, temperature: float, over: str | None = None) -> jax.Array:
     """KL(teacher || student) of softmax(logits / temperature), [..., V] -> [...]; no factor T^2 (Ultravox)."""
-    log_p = jax.nn.log_softmax(teacher / temperature, axis=-1)
-    log_q = jax.nn.log_softmax(student / temperature, axis=-1)
-    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+    teacher, student = teacher / temperature, student / temperature
+    log_p = teacher - _log_sum_exp(teacher, over)[..., None]
+    log_q = student - _log_sum_exp(student, over)[..., None]
+    return _sum(jnp.exp(log_p) * (log_p - log_q), over)
+
+
+def _sum(values: jax.Array, over: str | None) -> jax.Array:
+    """Over the last dimension and the devices along `over`."""
+    own = jnp.sum(values, axis=-1)
+    return own if over is None else jax.lax.psum(own, over)
+
+
+def _log_sum_exp(logits: jax.Array, over: str | None) -> jax.Array:
+    if over is None:
+        return jax.nn.logsumexp(logits, axis=-1)
+    largest = jax.lax.pmax(jnp.max(jax.lax.stop_gradient(logits), axis=-1), over)
+    return largest + jnp.log(_sum(jnp.exp(logits - largest[..., None]), over))
 
 
 def chunked_losses(
-    to_logits: Callable[[jax.Array], jax.Array],
+    to_logits: Callable[[jax.Array, jax.Array], jax.Array],
+    head: Divided,
     student: jax.Array,
     targets: jax.Array,
     teacher: jax.Array | None,
     *,
-    teacher_logits: Callable[[jax.Array], jax.Array] | None = None,
     temperature: float,
     chunk: int,
 ) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy and distillation loss at every position.
 
     Args:
-        to_logits: states [B, r, D] -> float32 logits [B, r, ..., V]; its parameters gathered beforehand.
+        to_logits: (states [B, r, D], gathered head) -> float32 logits [B, r, ..., V].
+        head: the parameter that makes logits of states.
         student: states [B, R, D].
         targets: ids [B, R, ...], -1 = none.
         teacher: states [B, R, D], None = no distillation.
-        teacher_logits: `to_logits` of the teacher if it differs.
         temperature: of the distillation.
-        chunk: positions whose logits exist at a time.
+        chunk: positions of a device whose logits exist at a time.
 
     Returns:
         (CE, KL), both float32 [B, R, ...]; KL is zero without a teacher.
     """
-    shape = targets.shape
-    student, targets, teacher = spread(student), spread(targets), None if teacher is None else spread(teacher)
-    size = student.shape[1]
-    chunk = min(chunk, size)
+    over = "tensor" if current_mesh() is not None and "vocab" in head.names else None
 
-    def losses(student: jax.Array, targets: jax.Array, *teacher: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = to_logits(student)
-        ce = cross_entropy(logits, targets)
+    def losses(head: jax.Array, student: jax.Array, targets: jax.Array, *teacher: jax.Array) -> Losses:
+        logits = to_logits(student, head)
+        ce = cross_entropy(logits, targets, over)
         if not teacher:
             return ce, jnp.zeros_like(ce)
-        taught = jax.lax.stop_gradient((teacher_logits or to_logits)(teacher[0]))
-        return ce, kl_divergence(taught, logits, temperature)
+        taught = jax.lax.stop_gradient(to_logits(teacher[0], head))
+        return ce, kl_divergence(taught, logits, temperature, over)
 
-    if chunk < size:  # logits are computed anew in the backward pass, so that none outlive their chunk
-        losses = jax.checkpoint(losses)
     inputs = (student, targets) if teacher is None else (student, targets, jax.lax.stop_gradient(teacher))
-    whole = size // chunk * chunk
 
-    def cut(x: jax.Array) -> jax.Array:
-        return jnp.stack([x[:, first : first + chunk] for first in range(0, whole, chunk)])
+    def in_chunks(head: jax.Array, *inputs: jax.Array) -> Losses:
+        return losses(head, *inputs) if inputs[0].shape[1] <= chunk else _in_chunks(losses, chunk, head, *inputs)
 
-    outputs = []
-    if whole // chunk == 1:
-        outputs.append(losses(*(x[:, :whole] for x in inputs)))
-    elif whole:
-        ce, kl = jax.lax.map(lambda chunks: losses(*chunks), tuple(map(cut, inputs)))
-        outputs += [(ce[i], kl[i]) for i in range(whole // chunk)]
-    if whole < size:
-        outputs.append(losses(*(x[:, whole:] for x in inputs)))
-    ce, kl = (collect(jnp.concatenate(arrays, axis=1), shape) for arrays in zip(*outputs, strict=True))
-    return ce, kl
+    return _on_own_positions(in_chunks, head, inputs)
 
 
-def spread(x: jax.Array) -> jax.Array:
-    """[B, R, ...] -> [B * n, R / n, ...] for n devices on the context axis: each gets a part of the positions.
+def _on_own_positions(function: Callable[..., Losses], head: Divided, inputs: tuple[jax.Array, ...]) -> Losses:
+    """`function(gathered head, *inputs)`, each device for its own part of the positions of inputs [B, R, ...].
 
-    Without this all of them would compute the same logits. Unchanged where n does not divide R.
+    A device adds up the gradient of the head by itself over all chunks; then the devices' are summed and divided at
+    once. Positions that do not divide over the mesh's context axis are computed by all devices along it.
     """
     mesh = current_mesh()
-    parts = 1 if mesh is None else mesh.shape["context"]
-    if parts == 1 or x.shape[1] % parts:
-        return x
-    rows, rest = array_spec(x)[0], (None,) * (x.ndim - 1)
-    x = lay(x, PartitionSpec(rows, *rest))
-    shape = (x.shape[0] * parts, x.shape[1] // parts, *x.shape[2:])
-    x = jnp.reshape(x, shape, out_sharding=PartitionSpec(rows, *rest))
-    return lay(x, PartitionSpec(also(rows, "context"), *rest))
+    if mesh is None:
+        return function(head.gather(), *inputs)
+    divides = inputs[0].shape[1] % mesh.shape["context"] == 0
+    layout, afterwards = spec("batch", "sequence" if divides else None), array_spec(inputs[1])
+
+    def run(part: jax.Array, *inputs: jax.Array) -> Losses:
+        return function(head.gather_manually(part, ("replica", "context") if divides else ("replica",)), *inputs)
+
+    layouts = (spec(*head.names), *(layout,) * len(inputs))
+    mapped = jax.shard_map(run, in_specs=layouts, out_specs=(layout, layout))
+    inputs = tuple(lay(x, PartitionSpec(*layout, *(None,) * (x.ndim - 2))) for x in inputs)
+    ce, kl = mapped(head.cast(), *inputs)
+    return lay(ce, afterwards), lay(kl, afterwards)
 
 
-def collect(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """`spread`'s inverse for values of `shape` [B, R, ...]."""
-    if x.shape == shape:
-        return x
-    layout = PartitionSpec(without(array_spec(x), "context")[0], *(None,) * (x.ndim - 1))
-    return jnp.reshape(lay(x, layout), shape, out_sharding=layout)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _in_chunks(losses: Callable[..., Losses], chunk: int, head: jax.Array, *inputs: jax.Array) -> Losses:
+    """`losses(head, *inputs)` for arrays [B, R, ...], at most `chunk` positions at a time.
+
+    The backward pass computes logits anew, so that none outlive their chunk. It has gradients for the head and the
+    first of the inputs alone, and the head's begins as that of the first chunk: a sum that began as zeros would be
+    allocated, as large as the head, as soon as there is memory for it.
+    """
+    first, others = _cut(inputs, chunk)
+    outputs = losses(head, *first)
+    if others is None:
+        return outputs
+    return _join(outputs, jax.lax.map(lambda chunks: losses(head, *chunks), others))
+
+
+def _in_chunks_forward(losses: Callable[..., Losses], chunk: int, head: jax.Array, *inputs: jax.Array) -> Any:
+    return _in_chunks(losses, chunk, head, *inputs), (head, inputs)
+
+
+def _in_chunks_backward(losses: Callable[..., Losses], chunk: int, saved: Any, cotangents: Losses) -> Any:
+    head, inputs = saved
+
+    def pull(arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        states, *constant, ce, kl = arrays
+        return jax.vjp(lambda head, states: losses(head, states, *constant), head, states)[1]((ce, kl))
+
+    def add(head_gradient: jax.Array, arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        more, states_gradient = pull(arrays)
+        return head_gradient + more, states_gradient
+
+    first, others = _cut((*inputs, *cotangents), chunk)
+    head_gradient, states_gradient = pull(first)
+    if others is not None:
+        head_gradient, more = jax.lax.scan(add, head_gradient, others)
+        (states_gradient,) = _join((states_gradient,), (more,))
+    return head_gradient, states_gradient, *(None for _ in inputs[1:])
+
+
+_in_chunks.defvjp(_in_chunks_forward, _in_chunks_backward)
+
+
+def _cut(arrays: tuple[jax.Array, ...], chunk: int) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...] | None]:
+    """Arrays [B, R, ...] -> (their first chunk, which may be smaller, and the others [n, B, chunk, ...] or None)."""
+    size = arrays[0].shape[1]
+    count = (size - 1) // chunk
+    first = size - count * chunk
+
+    def stack(x: jax.Array) -> jax.Array:
+        return jnp.stack([x[:, at : at + chunk] for at in range(first, size, chunk)])
+
+    return tuple(x[:, :first] for x in arrays), tuple(map(stack, arrays)) if count else None
+
+
+def _join(first: tuple[jax.Array, ...], others: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """`_cut` undone."""
+    return tuple(jnp.concatenate((x, *y), axis=1) for x, y in zip(first, others, strict=True))
 
 
 def total(parts: Parts, factors: Mapping[str, float], weights: Mapping[str, jax.Array] | None = None) -> jax.Array:

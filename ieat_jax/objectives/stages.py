@@ -86,9 +86,9 @@ def text_losses(
     """(CE, KL) [B, R] at the supervised positions; `teacher`: states that `teacher_at` points into."""
     student = pick_rows(written, batch.target_at)
     taught = None if teacher is None else pick_rows(teacher, batch.teacher_at)
-    head = model.write_head()
     return chunked_losses(
-        lambda states: model.text_logits(states, head),
+        model.text_logits,
+        model.write_head(),
         student,
         batch.target_ids,
         taught,
@@ -163,9 +163,9 @@ def unit_parts(model: UnifiedModel, batch: Batch, spoken: jax.Array, settings: A
     present = batch.unit_at >= 0
     targets = jnp.where(present[..., None], pick_rows(batch.speak_targets, batch.unit_at), -1)
     teacher_at = jnp.where(present, pick_rows(batch.speak_teacher[..., None], batch.unit_at)[..., 0], -1)
-    heads = model.speak.unit_heads()
     ce, kl = chunked_losses(
-        lambda states: model.speak.unit_logits(states, heads),
+        model.speak.unit_logits,
+        model.speak.unit_heads(),
         pick_rows(spoken, batch.unit_at),
         targets,
         pick_rows(spoken, teacher_at) if twins else None,

@@ -34,7 +34,7 @@ def run():
 def logits(model):
     def compute(model):
         stream = Stream.plain(jnp.ones(TOKENS.shape, bool))
-        return model.text_logits(model.write(model.think(TOKENS, stream), stream), model.write_head())
+        return model.text_logits(model.write(model.think(TOKENS, stream), stream))
 
     return np.asarray(jax.jit(compute)(model))
 
