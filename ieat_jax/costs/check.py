@@ -11,9 +11,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ieat_jax.costs.chips import GIB, Chip, TopologyError, chip_of
+from ieat_jax.costs.chips import GIB, Chip, chip_of
 from ieat_jax.costs.flops import compiled_flops, traced_flops
 from ieat_jax.costs.hlo import HloError, Module
+from ieat_jax.costs.topology import MEMORY_SHARE, compile_options, describe_topology, usable_memory
 from ieat_jax.costs.traffic import Collective, collectives, hbm_bytes
 from ieat_jax.model.sharding import make_mesh
 from ieat_jax.training.abstract import AbstractStep, abstract_step
@@ -114,27 +115,6 @@ class Costs:
         }
 
 
-def describe_topology(name: str, slices: int = 1) -> Any:
-    """The devices of a TPU topology, or of several slices of it, from libtpu.
-
-    Raises:
-        TopologyError: unknown, or libtpu is not installed.
-    """
-    from jax.experimental import topologies
-
-    chip_of(name)
-    try:
-        several = {"num_slices": slices} if slices > 1 else {}
-        return topologies.get_topology_desc(topology_name=name, platform="tpu", **several)
-    except Exception as error:
-        text = str(error).splitlines()[0]
-        if "libtpu" in text.lower() or "plugin" in text.lower() or "Unknown backend" in text:
-            raise TopologyError(
-                f"--topology={name}: the TPU compiler is missing ({text}); install it: pip install 'ieat_jax[tpu]'"
-            ) from error
-        raise TopologyError(f"--topology={name}: libtpu does not know this shape ({text})") from error
-
-
 def check(config: Any, topology: str, *, slices: int = 1, rows_per_device: int | None = None) -> Costs:
     """Compile the step of `config` for `topology`, or for as many slices of it.
 
@@ -157,13 +137,17 @@ def check(config: Any, topology: str, *, slices: int = 1, rows_per_device: int |
         costs = _known_before(config, topology, slices, mesh, step)
         lowered = step.function.lower(*step.arguments)
         try:
-            compiled = lowered.compile()
+            compiled = lowered.compile(compiler_options=compile_options(costs.chip))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             return dataclasses.replace(costs, problem=_shortage(str(error)), advice=advice(config, costs))
         asked = _model_flops(config, mesh)
     peak = float(compiled.memory_analysis().peak_memory_in_bytes)
+    usable = usable_memory(costs.chip)
+    if peak > usable:  # a GPU's compiler does not mind
+        problem = f"needs {peak / GIB:.2f} GiB, and JAX takes {usable / GIB:.2f} of the GPU's ({MEMORY_SHARE})"
+        return dataclasses.replace(costs, problem=problem, advice=advice(config, costs))
     try:
         module = Module(compiled.as_text())
         return dataclasses.replace(

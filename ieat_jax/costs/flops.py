@@ -14,6 +14,7 @@ from ieat_jax.costs.hlo import Array, HloError, Instruction, Module, arrays_of
 from ieat_jax.model.attention import CAUSAL_SCOPE
 
 KERNEL = "tpu_custom_call"
+CUBLAS, CUDNN = "__cublas$", "__cudnn$fmha"  # how a GPU's programs call a matrix product and an attention kernel
 CONVOLUTION = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 
 
@@ -43,7 +44,7 @@ def _equation_flops(equation: Any) -> float:
         return max(_jaxpr_flops(branch.jaxpr) for branch in params["branches"])
     if name in ("while", "conv_general_dilated", "pallas_call"):
         raise NotImplementedError(f"FLOPs of {name} are not counted; trace the function with plain XLA attention")
-    times = math.prod(params["mesh"].shape[axis] for axis in params["manual_axes"]) if name == "shard_map" else 1
+    times = math.prod(params["mesh"].shape.values()) if name == "shard_map" else 1
     return times * sum(_jaxpr_flops(inner) for inner in _inner(params))
 
 
@@ -69,8 +70,13 @@ def _instruction_flops(module: Module, item: Instruction, computation: str) -> f
         return _convolution_flops(item, *_types(module, computation, item))
     if item.opcode == "dot":
         return _dot_flops(item, *_types(module, computation, item))
-    if item.opcode == "custom-call" and KERNEL in item.text:
-        return _kernel_flops(item)
+    if item.opcode == "custom-call":
+        if KERNEL in item.text:
+            return _kernel_flops(item)
+        if f'custom_call_target="{CUBLAS}' in item.text:
+            return _cublas_flops(item, *_types(module, computation, item))
+        if f'custom_call_target="{CUDNN}' in item.text:
+            return _cudnn_flops(item, *_types(module, computation, item))
     return 0.0
 
 
@@ -83,6 +89,25 @@ def _dot_flops(item: Instruction, left: Array, right: Array) -> float:
     contract = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", item.text)
     dims = [int(dim) for dim in contract[1].split(",") if dim] if contract else []
     return 2.0 * item.arrays[0].size * math.prod(left.shape[dim] for dim in dims)
+
+
+def _cublas_flops(item: Instruction, left: Array, right: Array) -> float:
+    del right
+    contract = re.search(r'"lhs_contracting_dimensions":\[([\d",]*)\]', item.text)
+    if contract is None:
+        raise HloError(f"matrix product {item.name} does not say what it contracts")
+    return 2.0 * item.arrays[0].size * math.prod(left.shape[int(dim)] for dim in re.findall(r"\d+", contract[1]))
+
+
+def _cudnn_flops(item: Instruction, queries: Array, keys: Array) -> float:
+    """Of flash attention: two products over [rows, heads, queries, keys] forward, five backward."""
+    del keys
+    scores = re.search(r'"intermediate_tensor_shape".*?"dimensions": ?\[([\d", ]+)\]', item.text)
+    if scores is None:
+        raise HloError(f"attention kernel {item.name} does not say the shape of its scores")
+    half = 0.5 if re.search(r'"mask_type": ?"(PADDING_)?CAUSAL"', item.text) else 1.0
+    products = 5 if "Backward" in item.attribute("custom_call_target") else 2
+    return 2.0 * half * products * math.prod(map(int, re.findall(r"\d+", scores[1]))) * queries.shape[-1]
 
 
 def _convolution_flops(item: Instruction, left: Array, right: Array) -> float:

@@ -18,7 +18,8 @@ SCATTER = "all-reduce-scatter"  # a TPU's fused reduce-scatter: an all-reduce of
 STILL = frozenset(
     """
     parameter tuple get-tuple-element bitcast constant while conditional call after-all partition-id replica-id
-    copy-done slice-done async-done all-gather-done all-reduce-done collective-permute-done opt-barrier domain
+    copy-done slice-done async-start async-update async-done all-gather-done all-reduce-done reduce-scatter-done
+    all-to-all-done collective-permute-done opt-barrier domain
     """.split()  # noqa: SIM905
 )
 SLICES = ("dynamic-slice", "slice", "gather")
@@ -62,7 +63,7 @@ def collectives(module: Module, mesh_shape: Mapping[str, int]) -> list[Collectiv
         group = first_group(inner.text)
         axes = axes_of(group, mesh_shape)
         if len(group) > 1:
-            size = sum(array.bytes for array in inner.arrays)
+            size = sum(array.bytes for array in _results(inner))
             if kind == "reduce-scatter":
                 size *= len(group)
             found.append(Collective("reduce-scatter" if scatter else kind, axes, len(group), size, times, asynchronous))
@@ -87,7 +88,8 @@ def _instances(module: Module) -> Iterator[tuple[Instruction, int, bool]]:
                 started |= {(computation, inner.attribute("channel_id")) for inner in _collectives(module, name)}
     for item, computation, times in module.runs():
         if _is_collective(item):
-            yield item, times, item.opcode.endswith("-start") or "async_collective_name" in item.text
+            started_early = item.opcode.endswith("-start") and '"is_sync":true' not in item.text
+            yield item, times, started_early or "async_collective_name" in item.text
         for name in item.called if item.opcode == "fusion" else ():
             starts = any(START in inner.text for inner in module.computations[name].values())
             for inner in _collectives(module, name):
@@ -98,6 +100,15 @@ def _instances(module: Module) -> Iterator[tuple[Instruction, int, bool]]:
 
 def _is_collective(item: Instruction) -> bool:
     return item.opcode in KINDS or item.opcode in {f"{kind}-start" for kind in KINDS}
+
+
+def _results(item: Instruction) -> tuple[Array, ...]:
+    """Without what else stands in a result: the operands, beside those of a collective that has only been started."""
+    if item.opcode.endswith("-start") and len(item.arrays) > len(item.operands):
+        return item.arrays[len(item.operands) : 2 * len(item.operands)]
+    if 'custom_call_target="__cublas$' in item.text:
+        return item.arrays[:1]  # the other is room to work in
+    return item.arrays
 
 
 def _collectives(module: Module, computation: str) -> list[Instruction]:
@@ -160,7 +171,7 @@ def _moved(module: Module, item: Instruction, computation: str) -> float:
     operands = [module.computations[computation][name] for name in item.operands]
     if item.opcode == "fusion":
         return _fusion_bytes(module, item, operands)
-    written = _bytes(item.arrays)
+    written = _bytes(_results(item))
     if item.opcode in SLICES:
         return 2 * written
     if item.opcode in ("dynamic-update-slice", "scatter"):

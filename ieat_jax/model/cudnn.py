@@ -20,8 +20,9 @@ def cudnn_attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | Non
 
     `k` and `v` are whole over the mesh's context axis; queries may be divided over it.
     """
-    layout = array_spec(q)
+    layout, mesh = array_spec(q), current_mesh()
     rows, tokens, heads = layout[:3]
+    divided = tokens is not None and mesh.shape[tokens] > 1
     masks = () if mask is None else (mask[:, None],)
 
     def run(q: jax.Array, k: jax.Array, v: jax.Array, *masks: jax.Array) -> jax.Array:
@@ -30,11 +31,11 @@ def cudnn_attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | Non
             k,
             v,
             mask=masks[0] if masks else None,
-            is_causal=causal and tokens is None,  # blocks above the diagonal are skipped
+            is_causal=causal and not divided,  # blocks above the diagonal are skipped
             implementation="cudnn" if platform() == "gpu" else "xla",
         )
 
-    if current_mesh() is None:
+    if mesh is None:
         return run(q, k, v, *masks)
     whole = PartitionSpec(rows, None, heads, None)
     in_specs = (layout, whole, whole, PartitionSpec(rows, None, tokens, None))[: 3 + len(masks)]

@@ -137,17 +137,12 @@ def _on_own_positions(function: Callable[..., Losses], head: Divided, inputs: tu
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _in_chunks(losses: Callable[..., Losses], chunk: int, head: jax.Array, *inputs: jax.Array) -> Losses:
-    """`losses(head, *inputs)` for arrays [B, R, ...], at most `chunk` positions at a time.
+    """`losses(head, *inputs)` for arrays [B, R, ...], `chunk` positions at a time.
 
-    The backward pass computes logits anew, so that none outlive their chunk. It has gradients for the head and the
-    first of the inputs alone, and the head's begins as that of the first chunk: a sum that began as zeros would be
-    allocated, as large as the head, as soon as there is memory for it.
+    Differentiable in the head and the first input. The backward pass computes logits anew: none outlive their chunk.
     """
-    first, others = _cut(inputs, chunk)
-    outputs = losses(head, *first)
-    if others is None:
-        return outputs
-    return _join(outputs, jax.lax.map(lambda chunks: losses(head, *chunks), others))
+    chunks, rest = _cut(inputs, chunk)
+    return _join(jax.lax.map(lambda arrays: losses(head, *arrays), chunks), losses(head, *rest) if rest else None)
 
 
 def _in_chunks_forward(losses: Callable[..., Losses], chunk: int, head: jax.Array, *inputs: jax.Array) -> Any:
@@ -157,40 +152,37 @@ def _in_chunks_forward(losses: Callable[..., Losses], chunk: int, head: jax.Arra
 def _in_chunks_backward(losses: Callable[..., Losses], chunk: int, saved: Any, cotangents: Losses) -> Any:
     head, inputs = saved
 
-    def pull(arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+    def add(so_far: jax.Array, arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array]]:
         states, *constant, ce, kl = arrays
-        return jax.vjp(lambda head, states: losses(head, states, *constant), head, states)[1]((ce, kl))
+        pull = jax.vjp(lambda head, states: losses(head, states, *constant), head, states)[1]
+        of_head, of_states = pull((ce, kl))
+        return so_far + of_head, (of_states,)
 
-    def add(head_gradient: jax.Array, arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        more, states_gradient = pull(arrays)
-        return head_gradient + more, states_gradient
-
-    first, others = _cut((*inputs, *cotangents), chunk)
-    head_gradient, states_gradient = pull(first)
-    if others is not None:
-        head_gradient, more = jax.lax.scan(add, head_gradient, others)
-        (states_gradient,) = _join((states_gradient,), (more,))
-    return head_gradient, states_gradient, *(None for _ in inputs[1:])
+    chunks, rest = _cut((*inputs, *cotangents), chunk)
+    # Plain zeros need nothing, so that a TPU's scheduler allocates them, as large as the head, before all else.
+    of_head, of_chunks = jax.lax.scan(add, 0 * head, chunks)
+    of_rest = None
+    if rest:
+        of_head, of_rest = add(of_head, rest)
+    return of_head, *_join(of_chunks, of_rest), *(None for _ in inputs[1:])
 
 
 _in_chunks.defvjp(_in_chunks_forward, _in_chunks_backward)
 
-
-def _cut(arrays: tuple[jax.Array, ...], chunk: int) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...] | None]:
-    """Arrays [B, R, ...] -> (their first chunk, which may be smaller, and the others [n, B, chunk, ...] or None)."""
-    size = arrays[0].shape[1]
-    count = (size - 1) // chunk
-    first = size - count * chunk
-
-    def stack(x: jax.Array) -> jax.Array:
-        return jnp.stack([x[:, at : at + chunk] for at in range(first, size, chunk)])
-
-    return tuple(x[:, :first] for x in arrays), tuple(map(stack, arrays)) if count else None
+Arrays = tuple[jax.Array, ...]
 
 
-def _join(first: tuple[jax.Array, ...], others: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+def _cut(arrays: Arrays, chunk: int) -> tuple[Arrays, Arrays | None]:
+    """Arrays [B, R, ...] -> (whole chunks [n, B, chunk, ...], what is left [B, R % chunk, ...] or None)."""
+    end = arrays[0].shape[1] // chunk * chunk
+    chunks = tuple(jnp.stack([x[:, at : at + chunk] for at in range(0, end, chunk)]) for x in arrays)
+    return chunks, tuple(x[:, end:] for x in arrays) if end < arrays[0].shape[1] else None
+
+
+def _join(chunks: Arrays, rest: Arrays | None) -> Arrays:
     """`_cut` undone."""
-    return tuple(jnp.concatenate((x, *y), axis=1) for x, y in zip(first, others, strict=True))
+    rests = ((),) * len(chunks) if rest is None else ((x,) for x in rest)
+    return tuple(jnp.concatenate((*x, *y), axis=1) for x, y in zip(chunks, rests, strict=True))
 
 
 def total(parts: Parts, factors: Mapping[str, float], weights: Mapping[str, jax.Array] | None = None) -> jax.Array:
