@@ -240,9 +240,8 @@ def _figure(value: float) -> str:
 def format_costs(costs: Costs) -> str:
     """Costs as a few lines to read."""
     mesh = " ".join(f"{axis}={size}" for axis, size in costs.mesh.items() if size > 1) or "one device"
-    head = (
-        f"{costs.topology}  stage {costs.stage}, mesh {mesh}, {costs.rows:g} rows of {costs.tokens} tokens per device"
-    )
+    rows = f"{costs.rows:g} row{'' if costs.rows == 1 else 's'} of {costs.tokens} tokens per device"
+    head = f"{costs.topology}  stage {costs.stage}, mesh {mesh}, {rows}"
     kept = (
         f"parameters {costs.parameters / GIB:.2f}, optimiser {costs.optimizer / GIB:.2f}, batch {costs.batch / GIB:.2f}"
     )

@@ -58,7 +58,7 @@ def describe_topology(name: str, slices: int = 1) -> Any:
         return topologies.get_topology_desc(topology_name=name, **described)
     except Exception as error:
         text = str(error).splitlines()[0]
-        if any(word in text.lower() for word in ("libtpu", "plugin", "unknown backend")):
+        if any(word in text.lower() for word in ("libtpu", "plugin", "unknown backend", "not implemented")):
             raise TopologyError(
                 f"--topology={name}: the {compiler} compiler is missing ({text}); install it: "
                 f"pip install 'ieat_jax[{extra}]'"

@@ -1,5 +1,6 @@
 """The compile check end to end, with the real TPU compiler, on a model small enough to compile in seconds."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -7,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from ieat_jax.costs.chips import CHIPS
+from ieat_jax.costs.topology import usable_memory
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -74,6 +78,29 @@ def test_replicas_lie_on_several_slices():
     assert any("between slices" in name for name in found["collective_bytes"])
 
 
+def test_hosts_of_gpus_need_the_gpus_compiler():
+    """It is gigabytes, and not among what the tests install: where it is, the step compiles."""
+    done = compile_check("--topology", "h100:8", "--rows-per-device", "1", "--json", *SMALL)
+    if importlib.util.find_spec("jax_cuda12_plugin") is None:
+        assert done.returncode == 2
+        assert "the GPU compiler is missing" in done.stderr
+        assert "pip install 'ieat_jax[gpu]'" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr[-2000:]
+    (found,) = json.loads(done.stdout)
+    assert found["bytes"]["optimizer"] < found["bytes"]["peak"] < found["bytes"]["hbm"]
+    assert 0.6 < found["useful_share"] <= 1
+    assert "all-gather fsdp" in found["collective_bytes"]
+
+
+def test_jax_takes_a_share_of_a_gpus_memory(monkeypatch):
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    assert usable_memory(CHIPS["h100"]) == 0.75 * CHIPS["h100"].hbm
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
+    assert usable_memory(CHIPS["h100"]) == 0.9 * CHIPS["h100"].hbm
+    assert usable_memory(CHIPS["v5e"]) == CHIPS["v5e"].hbm
+
+
 def test_a_step_that_does_not_fit_says_which_knob_to_turn():
     large = ("--config.data.shapes.tokens=8192", "--config.data.batch_size=512", "--config.train.accumulate=2")
     done = compile_check("--topology", "v5e:2x2", *SMALL[:3], *large, "--config.model.remat=none")
@@ -86,7 +113,8 @@ def test_a_step_that_does_not_fit_says_which_knob_to_turn():
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("--topology", "v9:4x4"), "write CHIP:SHAPE with CHIP one of v5e, v5p, v6e, tpu7x"),
+        (("--topology", "v9:4x4"), "write CHIP:SHAPE with CHIP one of v5e, v5p, v6e, tpu7x, h100, h200"),
+        (("--topology", "h100:4x4"), "of GPUs, SHAPE is how many of one host's 8, such as h100:8"),
         (("--topology", "v5e"), "--topology=v5e: write CHIP:SHAPE"),
         (
             ("--topology", "v5e:2x4", "--config.train.compiler_options=('xla_foo=1',)"),

@@ -1,5 +1,7 @@
 """FLOPs, traffic and trip counts read off compiled programs, against what is known by hand."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -175,3 +177,38 @@ def test_types_are_read_with_their_memory():
     hbm, vmem = arrays_of("(bf16[2,3]{1,0:T(8,128)(2,1)}, f32[4]{0:T(128)S(1)})")
     assert (hbm.bytes, hbm.in_hbm) == (12, True)
     assert (vmem.bytes, vmem.in_hbm) == (16, False)
+
+
+# As XLA:GPU writes a loop over gathered parameters, with less in it; TARGET and MASK are the attention kernel's.
+GPU = (Path(__file__).parent / "gpu_program.hlo").read_text()
+
+
+def gpu_module(target="Softmax", mask="NO_MASK"):
+    return Module(GPU.replace("TARGET", target).replace("MASK", mask, 1))
+
+
+def test_a_gpus_products_and_attention_are_calls():
+    product, scores = 2 * 96 * 64 * 32, 2 * 2 * 4 * 96 * 96 * 16
+    assert compiled_flops(gpu_module()) == 5 * product + 2 * scores
+    assert compiled_flops(gpu_module(mask="CAUSAL")) == 5 * product + 2 * scores / 2
+    assert compiled_flops(gpu_module("ScaleBiasSoftmaxBackward")) == 5 * product + 5 * scores
+
+
+def test_a_gpus_collectives_carry_their_operands():
+    found = collectives(gpu_module(), {"replica": 1, "fsdp": 8})
+    assert [(one.kind, one.axes, one.bytes, one.times, one.asynchronous) for one in found] == [
+        ("all-gather", ("fsdp",), 2 * 64 * 32 * 2, 5, True),  # two parameters in one
+        ("reduce-scatter", ("fsdp",), 96 * 32 * 2, 5, False),
+    ]
+
+
+def test_room_to_work_in_is_not_traffic():
+    gather, product, scatter = 2 * (64 + 8) * 32, 96 * 64 + 64 * 32 + 96 * 32, 96 * 32 + 12 * 32
+    attention = 2 * 96 * (4 + 2 + 2 + 4) * 16
+    assert hbm_bytes(gpu_module()) == 2 * (5 * (gather + product + scatter) + attention)
+
+
+def test_calls_that_do_not_say_what_they_compute_are_refused():
+    for name in ("lhs_contracting_dimensions", "intermediate_tensor_shape"):
+        with pytest.raises(HloError, match="does not say"):
+            compiled_flops(Module(GPU.replace(name, "other")))

@@ -112,8 +112,15 @@ def test_cudnn_is_for_half_precision():
     assert not cudnn_fits(jnp.zeros((1, 64, 4, 192), jnp.bfloat16))
 
 
-def test_a_gpu_is_given_cudnns_kernels(monkeypatch):
-    """Forward and backward, with the mask as a bias; lowered for CUDA, not run: that needs a GPU."""
+@pytest.mark.parametrize(
+    ("sizes", "mask"),
+    [(None, "CAUSAL"), ((2, 1, 1, 1), "CAUSAL"), ((1, 1, 2, 1), "NO_MASK")],
+)
+def test_a_gpu_is_given_cudnns_kernels(sizes, mask, monkeypatch):
+    """Forward and backward, with the mask as a bias; what lies above the diagonal is skipped where queries are whole.
+
+    Lowered for CUDA, not run: that needs a GPU.
+    """
     from jax._src.cudnn import fused_attention_stablehlo
 
     monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91400)
@@ -122,12 +129,22 @@ def test_a_gpu_is_given_cudnns_kernels(monkeypatch):
     q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in arrays(64))
     where = stream(64)
 
-    def loss(q):
+    def loss(q, k, v, where):
         return jnp.sum(attend(q, k, v, where, where, causal=True, kernel="cudnn").astype(jnp.float32))
 
-    lowered = jax.jit(jax.grad(loss)).trace(q).lower(lowering_platforms=("cuda",)).as_text()
-    assert "__cudnn$fmhaScaleBiasSoftmax(" in lowered or '__cudnn$fmhaScaleBiasSoftmax"' in lowered
-    assert "__cudnn$fmhaScaleBiasSoftmaxBackward" in lowered
+    def lower(*arguments):
+        return jax.jit(jax.grad(loss)).trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
+
+    if sizes is None:
+        lowered = lower(q, k, v, where)
+    else:
+        with jax.set_mesh(mesh(*sizes)):
+            tensors = put((q, k, v), "batch", "sequence", "heads", None)
+            lowered = lower(*tensors, put(where, "batch", "sequence"))
+    for target in ("__cudnn$fmhaScaleBiasSoftmax", "__cudnn$fmhaScaleBiasSoftmaxBackward"):
+        calls = [line for line in lowered.splitlines() if f"@{target}(" in line or f'"{target}"' in line]
+        assert calls, target
+        assert all(f"\\22mask_type\\22: \\22{mask}\\22" in line for line in calls), calls[0][:3000]
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
