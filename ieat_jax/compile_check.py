@@ -1,12 +1,15 @@
-"""Compile the training step of a configuration for TPUs that are not here, and say whether it fits and what bounds it.
+"""Compile the training step of a configuration for machines that are not here: does it fit, and what bounds it?
 
     python -m ieat_jax.compile_check --config configs/joint.py:goat_8b,v5e-256 --topology v5e:16x16
     python -m ieat_jax.compile_check --config configs/align.py:goat_8b --topology v5e:16x16,v6e:16x16 --json
+    python -m ieat_jax.compile_check --config configs/align.py:goat_8b,8xH100 --topology h100:8
 
-Any Linux machine with a CPU and `pip install 'ieat_jax[tpu]'` does. Overrides are written as for training. Figures are
-per device and step: HBM as the compiler plans it; FLOPs, bytes and collectives of the compiled program, loops counted
-as often as they run; seconds are what the datasheet's peak rates allow at best, not a prediction. Exit code: 0 it
-fits, 1 it does not (with advice), 2 the configuration is wrong.
+Any Linux machine with a CPU does, and the compiler: `pip install 'ieat_jax[tpu]'` or, for GPUs, 'ieat_jax[gpu]'.
+Overrides are written as for training. Figures are per device and step: HBM as the compiler plans it; FLOPs, bytes and
+collectives of the compiled program, loops counted as often as they run; seconds are what the datasheet's peak rates
+allow at best, not a prediction. A GPU's program may take the share of its memory that JAX does
+(XLA_PYTHON_CLIENT_MEM_FRACTION, 0.75 unless set); on a GPU itself kernels are tuned, which can change its peak a
+little. Exit code: 0 it fits, 1 it does not (with advice), 2 the configuration is wrong.
 """
 
 import argparse
@@ -35,9 +38,11 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="recipe with get_config(arg)")
-    parser.add_argument("--topology", required=True, metavar="CHIP:SHAPE[,...]", help="such as v5e:16x16 or v5p:4x4x4")
     parser.add_argument(
-        "--slices", type=int, default=1, metavar="N", help="of that topology; config.mesh.replica over them"
+        "--topology", required=True, metavar="CHIP:SHAPE[,...]", help="such as v5e:16x16, v5p:4x4x4 or h100:8"
+    )
+    parser.add_argument(
+        "--slices", type=int, default=1, metavar="N", help="or hosts of GPUs; config.mesh.replica over them"
     )
     parser.add_argument("--rows-per-device", type=int, metavar="N", help="instead of config.data.batch_size")
     parser.add_argument("--json", action="store_true", help="print JSON, a list with an object per topology")

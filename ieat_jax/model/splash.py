@@ -5,6 +5,9 @@ from everything but itself is said in the scores instead: query and key get DIGI
 key names the digits of its branch, and a query forbids all digits but its own. Every term of their product is 0 where
 the key is visible, so that nothing is rounded, and at least one is -PENALTY where it is not. A TPU pads heads to
 multiples of 128 anyway, so that heads of 64 pay nothing for it; those of 128 pay for q k twice.
+
+The kernel is JAX's, with two backward kernels: compiled for v5e, a row of 4,096 tokens in 32 heads takes 0.18 GiB, and
+0.52 with one fused kernel; tokamax 0.0.12's, which is fused, takes 1.02, or 0.24 with `dq_reduction_steps=3`.
 """
 
 from __future__ import annotations

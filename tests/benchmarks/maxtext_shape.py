@@ -5,9 +5,7 @@
 
 MaxText 0.2.5's own train_compile gave the figures in MAXTEXT for qwen2.5-7b at sequence 4096, FSDP over all chips, full
 remat, AdamW. Ours is stage `write`: the same decoder with every token supervised, and no speech in or out. Both columns
-come from a compiler, not a machine. The compiler's scheduler spends free memory on overlap, so that the peak is not
-what a step needs: `--reserve GIB` keeps that much of the chip's HBM from it. Takes minutes; needs
-`pip install 'ieat_jax[tpu]'`.
+come from a compiler, not a machine. Takes minutes; needs `pip install 'ieat_jax[tpu]'`.
 """
 
 import argparse
@@ -47,9 +45,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--topology", default="v5e:16x16", choices=sorted({topology for topology, _ in MAXTEXT}))
     parser.add_argument("--rows", type=int, default=1, help="per device")
-    parser.add_argument(
-        "--reserve", type=float, default=0.0, metavar="GIB", help="of HBM that the scheduler can not use"
-    )
     arguments = parser.parse_args()
     expected = MAXTEXT.get((arguments.topology, arguments.rows))
     if expected is None:
@@ -64,10 +59,7 @@ def main() -> int:
         os.environ.setdefault(name, value)
     from ieat_jax.costs.check import check, format_costs
 
-    config = text_only()
-    if arguments.reserve:
-        config.train.compiler_options = (f"xla_tpu_user_reserved_hbm_bytes={round(arguments.reserve * 2**30)}",)
-    costs = check(config, arguments.topology, rows_per_device=arguments.rows)
+    costs = check(text_only(), arguments.topology, rows_per_device=arguments.rows)
     print(format_costs(costs))
     traffic: dict[str, float] = {}
     for one in costs.collectives:
