@@ -17,6 +17,7 @@ from ieat_jax.model.sharding import Divided, array_spec, current_mesh, lay, spec
 # A loss is the sum over what it counts, and how much it counted: accumulation and padding stay exact.
 Sum = tuple[jax.Array, jax.Array]
 Losses = tuple[jax.Array, jax.Array]  # (CE, KL) of every position
+Arrays = tuple[jax.Array, ...]
 Parts = dict[str, Sum]
 
 
@@ -113,7 +114,7 @@ def chunked_losses(
     return _on_own_positions(in_chunks, head, inputs)
 
 
-def _on_own_positions(function: Callable[..., Losses], head: Divided, inputs: tuple[jax.Array, ...]) -> Losses:
+def _on_own_positions(function: Callable[..., Losses], head: Divided, inputs: Arrays) -> Losses:
     """`function(gathered head, *inputs)`, each device for its own part of the positions of inputs [B, R, ...].
 
     A device adds up the gradient of the head by itself over all chunks; then the devices' are summed and divided at
@@ -152,7 +153,7 @@ def _in_chunks_forward(losses: Callable[..., Losses], chunk: int, head: jax.Arra
 def _in_chunks_backward(losses: Callable[..., Losses], chunk: int, saved: Any, cotangents: Losses) -> Any:
     head, inputs = saved
 
-    def add(so_far: jax.Array, arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array]]:
+    def add(so_far: jax.Array, arrays: Arrays) -> tuple[jax.Array, Arrays]:
         states, *constant, ce, kl = arrays
         pull = jax.vjp(lambda head, states: losses(head, states, *constant), head, states)[1]
         of_head, of_states = pull((ce, kl))
@@ -168,8 +169,6 @@ def _in_chunks_backward(losses: Callable[..., Losses], chunk: int, saved: Any, c
 
 
 _in_chunks.defvjp(_in_chunks_forward, _in_chunks_backward)
-
-Arrays = tuple[jax.Array, ...]
 
 
 def _cut(arrays: Arrays, chunk: int) -> tuple[Arrays, Arrays | None]:
