@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
@@ -13,6 +15,11 @@ def cudnn_fits(q: jax.Array) -> bool:
     """Whether the kernel takes queries [B, T, H, hd] of this type and size."""
     head_dim, half = q.shape[-1], q.dtype in (jnp.bfloat16, jnp.float16)
     return half and head_dim <= 128 and head_dim % 8 == 0 and q.shape[1] % 2 == 0
+
+
+def cudnn_is_saved(primitive: Any, *_: Any, **__: Any) -> bool:
+    """A remat policy that keeps what the kernel gives; it has no checkpoint name."""
+    return primitive.name.startswith("dot_product_attention_fwd")
 
 
 def cudnn_attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *, causal: bool) -> jax.Array:

@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec
 from ieat_jax.model.attention import Attention, Mix, Rotation, Stream, attend, clean, rope, whole
 from ieat_jax.model.cache import KVCache, store
 from ieat_jax.model.config import LLMConfig, ModelConfig
+from ieat_jax.model.cudnn import cudnn_is_saved
 from ieat_jax.model.layers import GatedMLP, RMSNorm, embed, normal, stack
 from ieat_jax.model.sharding import array_spec, out_sharding
 from ieat_jax.model.splash import SAVED
@@ -62,7 +63,7 @@ def recompute(body: Callable[[jax.Array, Any], Any], policy: str) -> Callable[[j
     saved = {
         "full": None,
         "dots": policies.dots_with_no_batch_dims_saveable,
-        "attention": policies.save_only_these_names(SAVED),
+        "attention": policies.save_from_both_policies(policies.save_only_these_names(SAVED), cudnn_is_saved),
         "offload": policies.save_and_offload_only_these_names(
             names_which_can_be_saved=[],
             names_which_can_be_offloaded=[LAYER_INPUT],

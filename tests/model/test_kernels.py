@@ -10,6 +10,7 @@ import pytest
 
 from ieat_jax.model.attention import Stream, attend, visible
 from ieat_jax.model.cudnn import cudnn_attend, cudnn_fits
+from ieat_jax.model.llm import recompute
 from ieat_jax.model.sharding import MESH_AXES, make_mesh, put
 from ieat_jax.model.splash import BASE, DIGITS, PENALTY, branch_code, splash_fits
 
@@ -112,28 +113,34 @@ def test_cudnn_is_for_half_precision():
     assert not cudnn_fits(jnp.zeros((1, 64, 4, 192), jnp.bfloat16))
 
 
-@pytest.mark.parametrize(
-    ("sizes", "mask"),
-    [(None, "CAUSAL"), ((2, 1, 1, 1), "CAUSAL"), ((1, 1, 2, 1), "NO_MASK")],
-)
-def test_a_gpu_is_given_cudnns_kernels(sizes, mask, monkeypatch):
-    """Forward and backward, with the mask as a bias; what lies above the diagonal is skipped where queries are whole.
-
-    Lowered for CUDA, not run: that needs a GPU.
-    """
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """What is traced here is for a GPU; to run it needs one."""
     from jax._src.cudnn import fused_attention_stablehlo
 
     monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91400)
     monkeypatch.setenv("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
     monkeypatch.setattr("ieat_jax.model.cudnn.platform", lambda: "gpu")
-    q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in arrays(64))
-    where = stream(64)
 
-    def loss(q, k, v, where):
-        return jnp.sum(attend(q, k, v, where, where, causal=True, kernel="cudnn").astype(jnp.float32))
+
+def gradient(function):
+    return jax.jit(jax.grad(lambda *arguments: jnp.sum(function(*arguments).astype(jnp.float32))))
+
+
+def half_precision(length):
+    return tuple(jnp.asarray(x, jnp.bfloat16) for x in arrays(length))
+
+
+@pytest.mark.parametrize(("sizes", "mask"), [(None, "CAUSAL"), ((2, 1, 1, 1), "CAUSAL"), ((1, 1, 2, 1), "NO_MASK")])
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_a_gpu_is_given_cudnns_kernels(sizes, mask):
+    """Forward and backward, the mask as a bias; what lies above the diagonal is skipped where queries are whole."""
+    q, k, v = half_precision(64)
+    where = stream(64)
+    run = gradient(lambda q, k, v, where: attend(q, k, v, where, where, causal=True, kernel="cudnn"))
 
     def lower(*arguments):
-        return jax.jit(jax.grad(loss)).trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
+        return run.trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
 
     if sizes is None:
         lowered = lower(q, k, v, where)
@@ -144,7 +151,20 @@ def test_a_gpu_is_given_cudnns_kernels(sizes, mask, monkeypatch):
     for target in ("__cudnn$fmhaScaleBiasSoftmax", "__cudnn$fmhaScaleBiasSoftmaxBackward"):
         calls = [line for line in lowered.splitlines() if f"@{target}(" in line or f'"{target}"' in line]
         assert calls, target
-        assert all(f"\\22mask_type\\22: \\22{mask}\\22" in line for line in calls), calls[0][:3000]
+        for line in calls:
+            assert f"\\22mask_type\\22: \\22{mask}\\22" in line, line[:3000]
+
+
+@pytest.mark.parametrize(("policy", "times"), [("attention", 1), ("full", 2)])
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_remat_keeps_what_cudnn_gives(policy, times):
+    """Under `attention` the backward pass has the kernel's result and need not run it again."""
+    q, k, v = half_precision(64)
+    where = stream(64)
+    body = recompute(lambda q, _: (attend(q, k, v, where, where, causal=True, kernel="cudnn"), None), policy)
+    traced = str(jax.make_jaxpr(gradient(lambda q: body(jnp.sin(q), None)[0]))(q))
+    assert traced.count("dot_product_attention_fwd_wrapper[") == times
+    assert traced.count("dot_product_attention_bwd_wrapper[") == 1
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
