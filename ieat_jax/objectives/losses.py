@@ -173,15 +173,17 @@ _in_chunks.defvjp(_in_chunks_forward, _in_chunks_backward)
 
 def _cut(arrays: Arrays, chunk: int) -> tuple[Arrays, Arrays | None]:
     """Arrays [B, R, ...] -> (whole chunks [n, B, chunk, ...], what is left [B, R % chunk, ...] or None)."""
-    end = arrays[0].shape[1] // chunk * chunk
-    chunks = tuple(jnp.stack([x[:, at : at + chunk] for at in range(0, end, chunk)]) for x in arrays)
-    return chunks, tuple(x[:, end:] for x in arrays) if end < arrays[0].shape[1] else None
+    rows, size = arrays[0].shape[:2]
+    end = size // chunk * chunk
+    chunks = tuple(jnp.reshape(x[:, :end], (rows, end // chunk, chunk, *x.shape[2:])) for x in arrays)
+    rest = tuple(x[:, end:] for x in arrays) if end < size else None
+    return tuple(jnp.swapaxes(x, 0, 1) for x in chunks), rest
 
 
 def _join(chunks: Arrays, rest: Arrays | None) -> Arrays:
     """`_cut` undone."""
-    rests = ((),) * len(chunks) if rest is None else ((x,) for x in rest)
-    return tuple(jnp.concatenate((*x, *y), axis=1) for x, y in zip(chunks, rests, strict=True))
+    wholes = tuple(jnp.reshape(jnp.swapaxes(x, 0, 1), (x.shape[1], -1, *x.shape[3:])) for x in chunks)
+    return wholes if rest is None else tuple(jnp.concatenate(pair, axis=1) for pair in zip(wholes, rest, strict=True))
 
 
 def total(parts: Parts, factors: Mapping[str, float], weights: Mapping[str, jax.Array] | None = None) -> jax.Array:
