@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ieat_jax.costs.chips import GIB, Chip, chip_of
+from ieat_jax.costs.chips import GIB, Chip, TopologyError, chip_of
 from ieat_jax.costs.flops import compiled_flops, traced_flops
 from ieat_jax.costs.hlo import HloError, Module
 from ieat_jax.costs.topology import MEMORY_SHARE, compile_options, describe_topology, usable_memory
@@ -123,7 +123,7 @@ def check(config: Any, topology: str, *, slices: int = 1, rows_per_device: int |
     Raises:
         UserError: an unknown topology, a mesh, batch or size that does not fit it, or a program that is not understood.
     """
-    config = copy.deepcopy(config)
+    config, usable = copy.deepcopy(config), usable_memory(chip_of(topology))
     mesh = make_mesh(config.mesh, describe_topology(topology, slices).devices)
     if rows_per_device is not None:
         with config.unlocked():
@@ -140,14 +140,16 @@ def check(config: Any, topology: str, *, slices: int = 1, rows_per_device: int |
             compiled = lowered.compile(compiler_options=compile_options(costs.chip))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
+                raise TopologyError(f"--topology={topology}: the compiler failed: {str(error)[:500]}") from error
             return dataclasses.replace(costs, problem=_shortage(str(error)), advice=advice(config, costs))
         asked = _model_flops(config, mesh)
     peak = float(compiled.memory_analysis().peak_memory_in_bytes)
-    usable = usable_memory(costs.chip)
     if peak > usable:  # a GPU's compiler does not mind
-        problem = f"needs {peak / GIB:.2f} GiB, and JAX takes {usable / GIB:.2f} of the GPU's ({MEMORY_SHARE})"
-        return dataclasses.replace(costs, problem=problem, advice=advice(config, costs))
+        problem = (
+            f"needs {peak / GIB:.2f} GiB, and JAX takes {usable / GIB:.2f} of the GPU's {costs.chip.hbm / GIB:.0f}"
+        )
+        more = (f"{MEMORY_SHARE}=0.9 in the environment lets JAX take more",) if peak < 0.9 * costs.chip.hbm else ()
+        return dataclasses.replace(costs, problem=problem, advice=(*more, *advice(config, costs)))
     try:
         module = Module(compiled.as_text())
         return dataclasses.replace(
@@ -162,8 +164,8 @@ def check(config: Any, topology: str, *, slices: int = 1, rows_per_device: int |
     except HloError as error:
         raise HloError(
             f"--topology={topology}: the step compiles and needs {peak / GIB:.2f} GiB of HBM, but no other figure can "
-            f"be given, because the compiled program is not understood ({error}). This version of libtpu writes it in "
-            "another way: take the version that `pip install 'ieat_jax[tpu]'` brings, or report the message"
+            f"be given, because the compiled program is not understood ({error}). This version of the compiler writes "
+            "it in another way: take what `pip install 'ieat_jax[tpu]'` or, for GPUs, `[gpu]` brings, or report this"
         ) from error
 
 

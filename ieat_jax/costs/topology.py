@@ -72,5 +72,15 @@ def compile_options(chip: Chip) -> dict[str, Any]:
 
 
 def usable_memory(chip: Chip) -> float:
-    """Bytes that a program may take; of a GPU, what JAX takes of it at start: three quarters unless told otherwise."""
-    return chip.hbm * float(os.environ.get(MEMORY_SHARE, 0.75)) if chip.gpu else float(chip.hbm)
+    """Bytes that a program may take; of a GPU, what JAX takes of it at start: three quarters unless told otherwise.
+
+    Raises:
+        TopologyError: the environment variable that tells it is not a number.
+    """
+    if not chip.gpu:
+        return float(chip.hbm)
+    share = os.environ.get(MEMORY_SHARE, "0.75")
+    try:
+        return chip.hbm * float(share)
+    except ValueError as error:
+        raise TopologyError(f"{MEMORY_SHARE}={share}: must be a number, the share of a GPU's memory to take") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ieat_jax.costs.chips import CHIPS
+from ieat_jax.costs.chips import CHIPS, TopologyError
 from ieat_jax.costs.topology import usable_memory
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +99,9 @@ def test_jax_takes_a_share_of_a_gpus_memory(monkeypatch):
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
     assert usable_memory(CHIPS["h100"]) == 0.9 * CHIPS["h100"].hbm
     assert usable_memory(CHIPS["v5e"]) == CHIPS["v5e"].hbm
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "most")
+    with pytest.raises(TopologyError, match="XLA_PYTHON_CLIENT_MEM_FRACTION=most: must be a number"):
+        usable_memory(CHIPS["h100"])
 
 
 def test_a_step_that_does_not_fit_says_which_knob_to_turn():
