@@ -76,7 +76,7 @@ def get_defaults() -> ConfigDict:
     config.objective.segment_weights = ConfigDict(  # CE weights inside the thinking; 0 = read, but not supervised
         {"perceive": 1.0, "state": 1.0, "trajectory": 1.0, "cause": 1.0, "plan": 1.0}
     )
-    config.objective.chunk = 256  # positions whose vocabulary logits exist at a time
+    config.objective.chunk = 256  # positions of a row whose vocabulary logits a device holds at a time
 
     config.optimizer = ConfigDict()
     config.optimizer.rules = ((".*", 1.0),)  # (regex of parameter names, learning-rate factor or None = frozen)
