@@ -65,14 +65,20 @@ def make_mesh(sizes: Any, devices: Sequence[jax.Device] | None = None) -> Mesh:
     explicit = (AxisType.Explicit,) * len(shape)
     slices = len({getattr(device, "slice_index", None) for device in devices})
     if slices == 1:
-        return jax.make_mesh(tuple(shape), MESH_AXES, axis_types=explicit, devices=devices)
+        # An axis may have to share one of the torus with another: 4 x 64 on 16 x 16.
+        placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(placed, MESH_AXES, axis_types=explicit)
     if shape[0] % slices:
         raise ShardingError(
             f"config.mesh.replica={shape[0]} must be a multiple of the {slices} slices: only replicas lie on several, "
             "because what joins slices is slow"
         )
     outer, inner = (slices, 1, 1, 1), (shape[0] // slices, *shape[1:])
-    return Mesh(mesh_utils.create_hybrid_device_mesh(inner, outer, devices), MESH_AXES, axis_types=explicit)
+    return Mesh(
+        mesh_utils.create_hybrid_device_mesh(inner, outer, devices, allow_split_physical_axes=True),
+        MESH_AXES,
+        axis_types=explicit,
+    )
 
 
 def current_mesh() -> AbstractMesh | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ieat_jax.compile_check import ENVIRONMENT
 from ieat_jax.costs.chips import CHIPS, TopologyError
 from ieat_jax.costs.topology import usable_memory
 
@@ -76,6 +77,24 @@ def test_replicas_lie_on_several_slices():
     assert "all-gather fsdp" in found["collective_bytes"]
     assert not any("all-gather" in name for name in found["collective_bytes"] if "between slices" in name)
     assert any("between slices" in name for name in found["collective_bytes"])
+
+
+MESHES = """
+import types
+from ieat_jax.costs.topology import describe_topology
+from ieat_jax.model.sharding import MESH_AXES, make_mesh
+
+for topology, sizes in (("v6e:16x16", (4, 64, 1, 1)), ("v6e:16x16", (1, 32, 8, 1)), ("v5p:4x4x4", (2, 8, 2, 2))):
+    mesh = make_mesh(types.SimpleNamespace(**dict(zip(MESH_AXES, sizes))), describe_topology(topology).devices)
+    print(topology, tuple(mesh.shape.values()) == sizes, len({device.id for device in mesh.devices.flat}))
+"""
+
+
+def test_axes_of_the_mesh_may_share_an_axis_of_the_torus():
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | ENVIRONMENT
+    done = subprocess.run([sys.executable, "-c", MESHES], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["v6e:16x16", "True", "256", "v6e:16x16", "True", "256", "v5p:4x4x4", "True", "64"]
 
 
 def test_hosts_of_gpus_need_the_gpus_compiler():
