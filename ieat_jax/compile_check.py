@@ -42,7 +42,11 @@ def _parser() -> argparse.ArgumentParser:
         "--topology", required=True, metavar="CHIP:SHAPE[,...]", help="such as v5e:16x16, v5p:4x4x4 or h100:8"
     )
     parser.add_argument(
-        "--slices", type=int, default=1, metavar="N", help="or hosts of GPUs; config.mesh.replica over them"
+        "--slices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of that topology (GPUs: hosts); config.mesh.replica over them",
     )
     parser.add_argument("--rows-per-device", type=int, metavar="N", help="instead of config.data.batch_size")
     parser.add_argument("--json", action="store_true", help="print JSON, a list with an object per topology")

@@ -46,7 +46,7 @@ def chip_of(topology: str) -> Chip:
     """
     name, _, shape = topology.partition(":")
     chip = CHIPS.get(name)
-    form = r"[1-8]" if chip and chip.gpu else r"\d+(x\d+){1,2}"
+    form = rf"[1-{GPUS_OF_A_HOST}]" if chip and chip.gpu else r"\d+(x\d+){1,2}"
     if chip is None or not re.fullmatch(form, shape):
         raise TopologyError(
             f"--topology={topology}: write CHIP:SHAPE with CHIP one of {', '.join(CHIPS)}, such as v5e:16x16, "

@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from ieat_jax.costs.hlo import Array, HloError, Instruction, Module, arrays_of
+from ieat_jax.costs.hlo import CUBLAS, Array, HloError, Instruction, Module, arrays_of
 from ieat_jax.model.attention import CAUSAL_SCOPE
 
 KERNEL = "tpu_custom_call"
-CUBLAS, CUDNN = "__cublas$", "__cudnn$fmha"  # how a GPU's programs call a matrix product and an attention kernel
+CUDNN = 'custom_call_target="__cudnn$'  # in the text of a GPU's attention kernel; another of cuDNN's is refused
 CONVOLUTION = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 
 
@@ -73,9 +73,9 @@ def _instruction_flops(module: Module, item: Instruction, computation: str) -> f
     if item.opcode == "custom-call":
         if KERNEL in item.text:
             return _kernel_flops(item)
-        if f'custom_call_target="{CUBLAS}' in item.text:
+        if CUBLAS in item.text:
             return _cublas_flops(item, *_types(module, computation, item))
-        if f'custom_call_target="{CUDNN}' in item.text:
+        if CUDNN in item.text:
             return _cudnn_flops(item, *_types(module, computation, item))
     return 0.0
 

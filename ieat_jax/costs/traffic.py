@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from ieat_jax.costs.hlo import Array, HloError, Instruction, Module
+from ieat_jax.costs.hlo import CUBLAS, Array, HloError, Instruction, Module
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 START, DONE = "AsyncCollectiveStart", "AsyncCollectiveDone"
@@ -106,7 +106,7 @@ def _results(item: Instruction) -> tuple[Array, ...]:
     """Without what else stands in a result: the operands, beside those of a collective that has only been started."""
     if item.opcode.endswith("-start") and len(item.arrays) > len(item.operands):
         return item.arrays[len(item.operands) : 2 * len(item.operands)]
-    if 'custom_call_target="__cublas$' in item.text:
+    if CUBLAS in item.text:
         return item.arrays[:1]  # the other is room to work in
     return item.arrays
 
