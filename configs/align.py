@@ -11,9 +11,9 @@ Loss factors, learning rate and rows are ours: the paper does not give its own.
 
 from pathlib import Path
 
-from ieat_jax.config import load_model
-from ieat_jax.defaults import get_defaults, source
-from ieat_jax.machines import use_machine
+from ieat_jax.config.defaults import get_defaults, source
+from ieat_jax.config.machines import use_machine
+from ieat_jax.config.recipes import load_model
 
 MODELS = Path(__file__).parent / "models"
 

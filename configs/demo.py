@@ -9,8 +9,8 @@
 
 from pathlib import Path
 
-from ieat_jax.config import ConfigError, load_model, to_section
-from ieat_jax.defaults import get_defaults, source
+from ieat_jax.config.defaults import get_defaults, source
+from ieat_jax.config.recipes import ConfigError, load_model, to_section
 
 STAGES = ("write", "align", "joint")
 DATA, RUNS = "runs/demo/data", "runs/demo"

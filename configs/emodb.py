@@ -35,8 +35,8 @@ the usual confusion.
 import dataclasses
 from pathlib import Path
 
-from ieat_jax.config import ConfigError, load_model, to_section
-from ieat_jax.defaults import get_defaults, source
+from ieat_jax.config.defaults import get_defaults, source
+from ieat_jax.config.recipes import ConfigError, load_model, to_section
 from ieat_jax.model.config import AdapterConfig
 
 AUDIO, RECORDS = "../shared/data/emodb/wav", "runs/emodb/answered"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from ieat_jax.errors import UserError
 
 
-def run(main: Callable[[], int | None]) -> None:
+def exit_with(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with its code: 2 after a UserError (message on stderr), 130 when interrupted.
 
     Any other error is a bug of ours and keeps its traceback (exit code 1).

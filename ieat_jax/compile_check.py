@@ -58,10 +58,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments, overrides = _parser().parse_known_args(argv)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from ieat_jax.config import load_config
-    from ieat_jax.costs.check import check, format_costs
+    from ieat_jax.config.recipes import load_config
     from ieat_jax.costs.chips import chip_of
     from ieat_jax.errors import UserError
+    from ieat_jax.training.compile import check, format_costs
 
     for flag, value in (("--rows-per-device", arguments.rows_per_device), ("--slices", arguments.slices)):
         if value is not None and value < 1:
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from ieat_jax.cli import run
+    from ieat_jax.cli import exit_with
 
     sys.stdout.reconfigure(line_buffering=True)
-    run(main)
+    exit_with(main)

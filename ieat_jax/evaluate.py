@@ -72,15 +72,15 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     arguments = _parser().parse_args(argv)
     if arguments.command == "report":
-        from ieat_jax.evaluation.report import print_table, read_scored, write_report
+        from ieat_jax.evaluation.report.page import print_table, read_scored, write_report
 
         runs = [read_scored(name, folder) for name, folder in _named(arguments.runs)]
         write_report(runs, arguments.out, title=arguments.title)
         print_table(runs)
         print(f"wrote {arguments.out}")
         return 0
-    from ieat_jax.evaluation.report import print_table, read_scored
-    from ieat_jax.evaluation.score import ScoreOptions, score
+    from ieat_jax.evaluation.predict import ScoreOptions, score
+    from ieat_jax.evaluation.report.page import print_table, read_scored
 
     score(
         arguments.checkpoint,
@@ -107,6 +107,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from ieat_jax.cli import run
+    from ieat_jax.cli import exit_with
 
-    run(main)
+    exit_with(main)

@@ -23,8 +23,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    from ieat_jax.training.export import export
-    from ieat_jax.training.run import load_run
+    from ieat_jax.interop.export import export
+    from ieat_jax.runs.folder import load_run
 
     run = load_run(arguments.checkpoint, step=arguments.step)
     for name, count in export(run, arguments.out, dtype=arguments.dtype).items():
@@ -33,6 +33,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from ieat_jax.cli import run
+    from ieat_jax.cli import exit_with
 
-    run(main)
+    exit_with(main)

@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     from ieat_jax.inference.generator import Generator, Limits
     from ieat_jax.inference.prompt import UserTurn
     from ieat_jax.inference.sampling import Sampling, UnitSampling
-    from ieat_jax.training.run import load_run
+    from ieat_jax.runs.folder import load_run
 
     sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.repetition_penalty)
     units = UnitSampling(temperature=arguments.unit_temperature)
@@ -115,7 +115,7 @@ def _answer(generator, turns: list, *, think: bool, speech: bool):
 
 
 def _write(reply, path: Path) -> None:
-    from ieat_jax.audio.decode import write_wav
+    from ieat_jax.audio.files import write_wav
 
     if reply.waveform is None or not len(reply.waveform):
         print(f"note: the model said nothing; {path} is not written", file=sys.stderr)
@@ -127,6 +127,6 @@ def _write(reply, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    from ieat_jax.cli import run
+    from ieat_jax.cli import exit_with
 
-    run(main)
+    exit_with(main)

@@ -95,7 +95,7 @@ def _share(parser: argparse.ArgumentParser) -> None:
 
 def demo(arguments: argparse.Namespace) -> int:
     """`prepare demo`."""
-    from ieat_jax.data.demo import build_demo
+    from ieat_jax.preparation.demo.corpus import build_demo
 
     started = time.perf_counter()
     summary = build_demo(
@@ -115,8 +115,8 @@ def demo(arguments: argparse.Namespace) -> int:
 
 def emodb(arguments: argparse.Namespace) -> int:
     """`prepare emodb`."""
-    from ieat_jax.data.importers.emodb import import_emodb
     from ieat_jax.data.records import write_records
+    from ieat_jax.preparation.importers.emodb import import_emodb
 
     for split, records in import_emodb(arguments.source, text=arguments.text).items():
         path = arguments.out / f"{split}.jsonl"
@@ -128,7 +128,7 @@ def emodb(arguments: argparse.Namespace) -> int:
 def responses(arguments: argparse.Namespace) -> int:
     """`prepare responses`."""
     from ieat_jax.data.records import read_records, write_records
-    from ieat_jax.inference.self_responses import add_responses, text_generator
+    from ieat_jax.preparation.responses import add_responses, text_generator
 
     started = time.perf_counter()
     targets = _targets(arguments.records, arguments.out)
@@ -147,7 +147,7 @@ def responses(arguments: argparse.Namespace) -> int:
 def codec(arguments: argparse.Namespace) -> int:
     """`prepare codec`."""
     from ieat_jax.data.records import read_records
-    from ieat_jax.data.unit_extraction import reply_files, train_on_replies
+    from ieat_jax.preparation.units import reply_files, train_on_replies
 
     started = time.perf_counter()
     quarantine = Quarantine(arguments.max_bad_share, arguments.out / QUARANTINE_FILE)
@@ -171,9 +171,9 @@ def codec(arguments: argparse.Namespace) -> int:
 
 def units(arguments: argparse.Namespace) -> int:
     """`prepare units`."""
-    from ieat_jax.audio.codec import load_codec
+    from ieat_jax.codecs.load import load_codec
     from ieat_jax.data.records import read_records, write_records
-    from ieat_jax.data.unit_extraction import add_units, encode_files, reply_files
+    from ieat_jax.preparation.units import add_units, encode_files, reply_files
 
     started = time.perf_counter()
     identity = load_codec(arguments.codec).identity()
@@ -230,7 +230,7 @@ def _report(quarantine: Quarantine) -> None:
 def tokenizer(arguments: argparse.Namespace) -> int:
     """`prepare tokenizer`."""
     from ieat_jax.data.records import read_records
-    from ieat_jax.data.tokenizer_texts import tokenizer_texts
+    from ieat_jax.preparation.tokenizer import tokenizer_texts
     from ieat_jax.text.tokenizer import train_tokenizer
 
     records = [record for path in arguments.records for record in read_records(path)]
@@ -242,7 +242,7 @@ def tokenizer(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """`prepare check`: problems go to stdout as JSON lines, the summary to stderr."""
-    from ieat_jax.data.check import ALWAYS_FATAL, check_manifest
+    from ieat_jax.preparation.validate import ALWAYS_FATAL, check_manifest
 
     quarantine = Quarantine(arguments.max_bad_share)
     root = arguments.audio_root or arguments.records.parent
@@ -281,6 +281,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from ieat_jax.cli import run
+    from ieat_jax.cli import exit_with
 
-    run(main)
+    exit_with(main)

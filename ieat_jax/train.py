@@ -45,7 +45,7 @@ def initialise_distributed() -> None:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 when done, 75 when asked to leave early (start again to go on)."""
     arguments, overrides = _parser().parse_known_args(argv)
-    from ieat_jax.config import load_config, to_json
+    from ieat_jax.config.recipes import load_config, to_json
     from ieat_jax.errors import UserError
 
     config = load_config(arguments.config, overrides)
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from ieat_jax.cli import run
+    from ieat_jax.cli import exit_with
 
     sys.stdout.reconfigure(line_buffering=True)
-    run(main)
+    exit_with(main)

@@ -139,7 +139,7 @@ match() {
 # training_command: `training`, what every process runs, of --config, --workdir and the overrides.
 training_command() {
   case ${option[workdir]} in
-    *://*) fail "--workdir ${option[workdir]}: a run can not be written to a bucket's address yet; mount the bucket" \
+    *://*) fail "--workdir ${option[workdir]}: a run cannot be written to a bucket's address yet; mount the bucket" \
       "on every host (gcsfuse), or use Filestore or NFS, and give the path there, like --workdir /mnt/runs/align" ;;
     /*) ;;
     *) fail "--workdir ${option[workdir]} must be a path from / that every host sees, like --workdir /mnt/runs/align" ;;

@@ -33,7 +33,7 @@ _usable() {
 _find_python() {
   local candidate
   if [[ -n ${PYTHON:-} ]]; then
-    _usable "$PYTHON" || fail "PYTHON=$PYTHON ($("$PYTHON" --version 2>&1 || true)) can not be used: it must be" \
+    _usable "$PYTHON" || fail "PYTHON=$PYTHON ($("$PYTHON" --version 2>&1 || true)) cannot be used: it must be" \
       "Python 3.11, 3.12 or 3.13 with the modules venv and ensurepip"
     command -v "$PYTHON"
     return

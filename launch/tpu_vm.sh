@@ -75,7 +75,7 @@ create=("${gcloud[@]}" compute tpus queued-resources create "$name" "--accelerat
   "${create_flags[@]}")
 describe=(gcloud compute tpus queued-resources describe "$name" "${scope[@]}" '--format=value(state.state)')
 delete=(gcloud compute tpus queued-resources delete "$name" "${scope[@]}" --force --quiet)
-# Not `queued-resources ssh`: it leaves out slices that it can not reach, with exit code 0, and starts 64 hosts at most.
+# Not `queued-resources ssh`: it leaves out slices that it cannot reach, with exit code 0, and starts 64 hosts at most.
 tpu_vm=(gcloud compute tpus tpu-vm)
 if [[ -n ${option[iap]:-} ]]; then
   tpu_vm=(gcloud alpha compute tpus tpu-vm)
@@ -316,7 +316,7 @@ while :; do
       continue
       ;;
     "$WRONG_USE")
-      echo "error: $what can not work like this; the reason stands above" >&2
+      echo "error: $what cannot work like this; the reason stands above" >&2
       exit "$code"
       ;;
   esac

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 
-from xla_flags import FAST_COMPILATION, devices
+from helpers.xla_flags import FAST_COMPILATION, devices
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {devices(8)} {FAST_COMPILATION}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -1,12 +1,12 @@
 import pytest
 
-from ieat_jax.cli import run
+from ieat_jax.cli import exit_with
 from ieat_jax.errors import UserError
 
 
 def exit_code(main):
     with pytest.raises(SystemExit) as stopped:
-        run(main)
+        exit_with(main)
     return stopped.value.code
 
 
@@ -40,6 +40,6 @@ def test_interrupt_is_130_without_traceback(capsys):
 
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
-        run(raising(ZeroDivisionError()))
+        exit_with(raising(ZeroDivisionError()))
     with pytest.raises(ValueError, match="plain"):  # the base class of UserError is not enough
-        run(raising(ValueError("plain")))
+        exit_with(raising(ValueError("plain")))

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from training.tiny_stages import recipe, use_mesh, write_corpus
+from helpers.tiny_stages import recipe, use_mesh, write_corpus
 
-from ieat_jax.config import load_config, model_config, normal
+from ieat_jax.config.machines import MACHINES
+from ieat_jax.config.recipes import load_config, model_config, normal
 from ieat_jax.errors import UserError
-from ieat_jax.machines import MACHINES
 from ieat_jax.training.loop import train
 
 ROOT = Path(__file__).parents[1]

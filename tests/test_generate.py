@@ -1,11 +1,11 @@
 import pytest
 import soundfile
-import tiny_run
+from helpers import tiny_run
 
 from ieat_jax import generate
-from ieat_jax.audio.decode import write_wav
+from ieat_jax.audio.files import write_wav
 from ieat_jax.errors import UserError
-from ieat_jax.training import run as run_module
+from ieat_jax.runs import folder as run_module
 
 
 @pytest.mark.parametrize(

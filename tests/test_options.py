@@ -7,20 +7,22 @@ import json
 import jax
 import numpy as np
 import pytest
-from training.tiny_stages import recipe, write_corpus
+from helpers.tiny_stages import recipe, write_corpus
 
-from ieat_jax.config import fields, model_config, set_field
+from ieat_jax.config.defaults import get_defaults
+from ieat_jax.config.recipes import fields, model_config, set_field
 from ieat_jax.data.batch import Batch
-from ieat_jax.data.pipeline import make_batches, open_sources
+from ieat_jax.data.pipeline import make_batches
 from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.defaults import get_defaults
+from ieat_jax.data.sources.jsonl import open_sources
+from ieat_jax.model.partition import split
 from ieat_jax.model.unified import build_model
 from ieat_jax.objectives.losses import total
 from ieat_jax.objectives.stages import make_objective
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.text.tokenizer import load_tokenizer
-from ieat_jax.training.optimizer import apply_gradients, init_state, make_optimizer, make_schedule, split
-from ieat_jax.training.recipe import make_recipe
+from ieat_jax.training.optimizer import apply_gradients, init_state, make_optimizer, make_schedule
+from ieat_jax.training.rows import make_row_spec
 
 # Fields whose effect other tests watch, since it is one on a whole run.
 WATCHED = {
@@ -123,7 +125,7 @@ def batch_of(config):
     sizes = model_config(config)
     chat = ChatFormat.from_config(load_tokenizer(config.tokenizer.path), config)
     speaks = config.stage == "joint" and sizes.speak.enabled
-    made = make_recipe(config, sizes.listen, chat, unit_end=32 if speaks else None)
+    made = make_row_spec(config, sizes.listen, chat, unit_end=32 if speaks else None)
     quarantine = Quarantine(0.5)
     sources = open_sources(config.data.sources, quarantine)
     data = make_batches(sources, made, quarantine, batch_size=config.data.batch_size, steps=4)

@@ -5,11 +5,11 @@ import pytest
 import soundfile
 
 from ieat_jax import prepare
-from ieat_jax.audio.codec import load_codec
-from ieat_jax.audio.decode import read_audio
+from ieat_jax.audio.files import read_audio
+from ieat_jax.codecs.load import load_codec
 from ieat_jax.data.records import RecordError, read_records
-from ieat_jax.data.unit_extraction import encode_files, resynthesis
 from ieat_jax.errors import UserError
+from ieat_jax.preparation.units import encode_files, resynthesis
 from ieat_jax.text.tokenizer import load_tokenizer
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -59,23 +58,6 @@ def check_identity(expected: Mapping, actual: Mapping, *, where: str = "") -> No
             f"{where + ': ' if where else ''}units of another codec ({details}). "
             "Units of one codec are noise to another: use the codec they were made with, or extract the units again"
         )
-
-
-def load_codec(spec: str | Path) -> UnitCodec:
-    """Load a codec: a folder written by `MelCodec.save`, or CosyVoice's `speech_tokenizer_v1.onnx`."""
-    path = Path(spec)
-    if path.suffix == ".onnx":
-        from ieat_jax.audio.cosyvoice import CosyVoiceTokenizer
-
-        return CosyVoiceTokenizer(path)
-    if not (path / "codec.json").is_file():
-        raise CodecError(
-            f"{path}: no codec here (a codec is a folder with codec.json, or a CosyVoice .onnx file); "
-            "train one with `python -m ieat_jax.prepare codec`"
-        )
-    from ieat_jax.audio.mel_codec import MelCodec
-
-    return MelCodec.load(path)
 
 
 def content_hash(*parts: bytes) -> str:

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 import scipy.fft
 
-from ieat_jax.audio.decode import SAMPLE_RATE
+from ieat_jax.audio.files import SAMPLE_RATE
 
 N_FFT = 400
 HOP = 160

@@ -11,7 +11,7 @@ GIB = 1024**3
 
 
 class TopologyError(UserError):
-    """A topology that is unknown or can not be described on this machine."""
+    """A topology that is unknown or cannot be described on this machine."""
 
 
 @dataclasses.dataclass(frozen=True)

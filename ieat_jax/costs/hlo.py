@@ -105,7 +105,7 @@ class Module:
         """(instruction, its computation, how often it runs) of all that run by themselves: not inside a fusion.
 
         Raises:
-            HloError: a loop whose trip count can not be read, or a conditional.
+            HloError: a loop whose trip count cannot be read, or a conditional.
         """
         stack = [(self.entry, 1)]
         while stack:
@@ -117,7 +117,7 @@ class Module:
                     trips = self.trip_count(item, name, condition.lstrip("%"))
                     stack.append((body.lstrip("%"), times * trips))
                 elif item.opcode == "conditional":
-                    raise HloError(f"{item.name}: how often each branch of a conditional runs can not be read")
+                    raise HloError(f"{item.name}: how often each branch of a conditional runs cannot be read")
                 elif item.opcode in ("call", "async-start"):
                     stack += [(called, times) for called in item.called]
 

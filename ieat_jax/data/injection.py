@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ieat_jax.data.emotions import (
+from ieat_jax.data.labels import (
     canonical_emotion,
     canonical_style,
     emotion_word,
@@ -20,8 +20,8 @@ from ieat_jax.data.emotions import (
     style_of_word,
     style_word,
 )
+from ieat_jax.data.pools import ARROW, KNOWN, POOLS, SEGMENT_OF, SEGMENTS, Known, fill
 from ieat_jax.data.records import Record, Turn, without_events
-from ieat_jax.data.think_pools import ARROW, KNOWN, POOLS, SEGMENT_OF, SEGMENTS, Known, fill
 from ieat_jax.errors import UserError
 
 __all__ = ["SEGMENTS", "InjectionConfig", "choose_mode", "parse_thinking", "privileged", "provenance", "thinking"]

@@ -21,8 +21,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ieat_jax.audio.codec import IDENTITY_FIELDS
-from ieat_jax.data.emotions import INTENSITIES, canonical_emotion, canonical_style
-from ieat_jax.data.manifest import RecordError, kind_of, read_objects
+from ieat_jax.data.jsonl import RecordError, kind_of, read_objects
+from ieat_jax.data.labels import INTENSITIES, canonical_emotion, canonical_style
 from ieat_jax.data.quarantine import Quarantine
 
 __all__ = ["Cause", "Record", "RecordError", "Turn", "iter_records", "parse_record", "read_records", "to_json"]

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ieat_jax.audio.decode import AudioError, read_audio
-from ieat_jax.data.emotions import EMOTIONS, canonical_emotion
+from ieat_jax.audio.files import AudioError, read_audio
+from ieat_jax.data.labels import EMOTIONS, canonical_emotion
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, Turn, read_records
 from ieat_jax.errors import UserError
-from ieat_jax.evaluation.styles import styles_are_known
+from ieat_jax.evaluation.measures.styles import styles_are_known
 from ieat_jax.inference.prompt import UserTurn
 
 NEUTRAL_WORDS = "neutral_words"

@@ -160,7 +160,7 @@ class Generator:
 
     def stream(self, turns: Sequence[UserTurn], *, think: bool = True, speech: bool = True) -> Iterator[Any]:
         """Answer the last turn of one dialogue as it comes: see `stream.Event`."""
-        from ieat_jax.inference.stream import stream_reply
+        from ieat_jax.inference.live import stream_reply
 
         if speech:
             self.require_speech()

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ieat_jax.audio.decode import MIN_SECONDS, SAMPLE_RATE, read_audio
+from ieat_jax.audio.files import MIN_SECONDS, SAMPLE_RATE, read_audio
 from ieat_jax.audio.logmel import clip_log_mel
 from ieat_jax.errors import UserError
 from ieat_jax.model.config import ListenConfig

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 from ieat_jax.inference.sampling import UnitSampling, row_keys, sample_units
 from ieat_jax.inference.text_decode import on_rows
-from ieat_jax.model.attention import Stream
 from ieat_jax.model.llm import pick_rows
+from ieat_jax.model.sight import Sight
 from ieat_jax.model.unified import UnifiedModel
 
 # Keeps the draws of the units apart from those of the text.
@@ -66,7 +66,7 @@ def start_speech(model: UnifiedModel, states: jax.Array, plan: SpeechPlan, rules
     positions = on_rows(jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (rows, length)))
     segments = (positions < plan.prefix_length[:, None]).astype(jnp.int32)
     cache = model.speak.new_cache(rows, length + rules.max_groups)
-    spoken, cache = model.speak(fed, Stream(positions, segments), cache=cache)
+    spoken, cache = model.speak(fed, Sight(positions, segments), cache=cache)
     logits = model.speak.unit_logits(pick_rows(spoken, plan.prefix_length[:, None] - 1)[:, 0])
     return SpeechState(
         cache=cache,
@@ -105,8 +105,8 @@ def feed_group(
     index = jnp.where(state.running & (state.next_text < text_end), state.next_text, -1)
     fed = model.speak.feed(states, index[:, None], group)
     position = plan.prefix_length + state.step - 1
-    stream = Stream(position[:, None], running[:, None])
-    spoken, cache = model.speak(fed, stream, cache=state.cache)
+    sight = Sight(position[:, None], running[:, None])
+    spoken, cache = model.speak(fed, sight, cache=state.cache)
     logits = on_rows(model.speak.unit_logits(spoken[:, 0]))
     return replace(state, cache=cache, logits=logits, next_text=state.next_text + running)
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 
 from ieat_jax.inference.prompt import Prompt
 from ieat_jax.inference.sampling import Sampling, row_keys, sample_text
-from ieat_jax.model.attention import Stream
 from ieat_jax.model.llm import pick_rows
 from ieat_jax.model.sharding import lay, spec
+from ieat_jax.model.sight import Sight
 from ieat_jax.model.unified import UnifiedModel
 
 THINK, CLOSE, RESPONSE, ENDED = 0, 1, 2, 3
@@ -76,12 +76,12 @@ def on_rows(x: jax.Array) -> jax.Array:
 def start(model: UnifiedModel, prompt: Prompt, rules: TextRules) -> tuple[TextState, jax.Array]:
     """Run the prompt: the state before the first token, and Think's states of the prompt [B,T,D]."""
     rows, length = prompt.tokens.shape
-    stream = Stream(prompt.positions, prompt.segment_ids)
+    sight = Sight(prompt.positions, prompt.segment_ids)
     audio = prompt.heard[:, None] if prompt.heard.shape[1] else None
     slots = length + rules.max_tokens
     think_cache, write_cache = model.think.new_cache(rows, slots), model.write.new_cache(rows, slots)
-    states, think_cache = model.think(prompt.tokens, stream, audio, prompt.audio_index, cache=think_cache)
-    written, write_cache = model.write(states, stream, cache=write_cache)
+    states, think_cache = model.think(prompt.tokens, sight, audio, prompt.audio_index, cache=think_cache)
+    written, write_cache = model.write(states, sight, cache=write_cache)
     logits = on_rows(model.text_logits(pick_rows(written, prompt.last[:, None])[:, 0]).astype(jnp.float32))
     seen = on_rows(jnp.zeros((rows, 0), bool))
     if rules.sampling.repetition_penalty != 1.0:
@@ -165,9 +165,9 @@ def feed(model: UnifiedModel, state: TextState) -> TextState:
     """Feed the token that was just chosen (the last one of a reply is never fed) and compute the next logits."""
     running = (state.phase != ENDED).astype(jnp.int32)
     token = jax.lax.dynamic_slice_in_dim(state.tokens, state.step - 1, 1, 1)
-    stream = Stream(state.position[:, None], running[:, None])
-    states, think_cache = model.think(jnp.maximum(token, 0), stream, cache=state.think_cache)
-    written, write_cache = model.write(states, stream, cache=state.write_cache)
+    sight = Sight(state.position[:, None], running[:, None])
+    states, think_cache = model.think(jnp.maximum(token, 0), sight, cache=state.think_cache)
+    written, write_cache = model.write(states, sight, cache=state.write_cache)
     logits = on_rows(model.text_logits(written[:, 0]).astype(jnp.float32))
     return replace(
         state,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,38 +15,13 @@ from jax.sharding import PartitionSpec
 
 from ieat_jax.model.cudnn import cudnn_attend, cudnn_fits
 from ieat_jax.model.layers import Linear, RMSNorm
-from ieat_jax.model.sharding import array_spec, lay, out_sharding, platform
+from ieat_jax.model.sharding import array_spec, out_sharding, platform, whole
+from ieat_jax.model.sight import Sight, visible
 from ieat_jax.model.splash import SAVED, splash_attend, splash_fits
 
 KERNELS = {"tpu": "splash", "gpu": "cudnn"}  # platform -> what 'auto' is; elsewhere 'xla'
 CAUSAL_SCOPE, FULL_SCOPE = "causal_attention", "full_attention"  # names that the cost of a step is found by
 MASKED = -1e30  # finite: a padding query sees no key, and its softmax must not be NaN
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Stream:
-    """Where the tokens of a batch stand and which of them see each other; all int32 [B, T].
-
-    Key j is visible to query i when both have the same segment id above 0 (0 = padding), j does not come after i, and
-    j is of the trunk (branch id 0) or of i's own branch.
-    """
-
-    positions: jax.Array  # RoPE position
-    segment_ids: jax.Array  # 0 = padding
-    branch_ids: jax.Array | None = None  # 0 = trunk; None = there are no branches
-
-    @classmethod
-    def plain(cls, valid: jax.Array) -> Stream:
-        """One segment per row without branches, positions from 0; `valid` bool [B, T], padding anywhere."""
-        valid = valid.astype(jnp.int32)
-        positions = jnp.maximum(jnp.cumsum(whole(valid), axis=1) - 1, 0)
-        return cls(lay(positions, array_spec(valid)), valid)
-
-
-def clean(x: jax.Array, stream: Stream) -> jax.Array:
-    """`x` [B, T, D] with padding set to zero, so that nothing in it (not even NaN) reaches values or gradients."""
-    return jnp.where(stream.segment_ids[..., None] > 0, x, 0)
 
 
 class Rotation(NamedTuple):
@@ -76,34 +50,12 @@ def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:
     return jnp.concatenate((first * cos - second * sin, second * cos + first * sin), axis=-1).astype(x.dtype)
 
 
-def visible(q_stream: Stream, kv_stream: Stream, *, causal: bool, q_slots: jax.Array | None = None) -> jax.Array:
-    """Which keys each query sees: bool [B, Tq, Tk]. `q_slots` [B, Tq]: places of the queries among the keys."""
-    q_segment, k_segment = q_stream.segment_ids[:, :, None], whole(kv_stream.segment_ids)[:, None]
-    seen = (q_segment == k_segment) & (k_segment > 0)
-    if kv_stream.branch_ids is not None:
-        k_branch = whole(kv_stream.branch_ids)[:, None]
-        own = 0 if q_stream.branch_ids is None else q_stream.branch_ids[:, :, None]
-        seen &= (k_branch == 0) | (k_branch == own)
-    if causal:
-        if q_slots is None:
-            q_slots = jax.lax.broadcasted_iota(jnp.int32, q_stream.segment_ids.shape, 1)
-            q_slots = lay(q_slots, array_spec(q_stream.segment_ids))
-        seen &= jax.lax.broadcasted_iota(jnp.int32, (1, 1, k_segment.shape[-1]), 2) <= q_slots[:, :, None]
-    return seen
-
-
-def whole(x: jax.Array) -> jax.Array:
-    """`x` [B, T, ...] gathered over the sequence's mesh axis: every query may see any key."""
-    layout = array_spec(x)
-    return lay(x, PartitionSpec(layout[0], None, *layout[2:]))
-
-
 def attend(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
-    q_stream: Stream | None,
-    kv_stream: Stream | None,
+    q_sight: Sight | None,
+    kv_sight: Sight | None,
     *,
     causal: bool,
     q_slots: jax.Array | None = None,
@@ -120,20 +72,20 @@ def attend(
         if kernel == "auto":
             kernel = KERNELS.get(platform(), "xla")
         if q_slots is None and kernel == "splash" and splash_fits(q):
-            streams = (q_stream, None if kv_stream is None else jax.tree.map(whole, kv_stream))
-            return splash_attend(q, whole(k), whole(v), *streams, causal=causal)
+            sights = (q_sight, None if kv_sight is None else jax.tree.map(whole, kv_sight))
+            return splash_attend(q, whole(k), whole(v), *sights, causal=causal)
         if q_slots is None and kernel == "cudnn" and cudnn_fits(q):
-            mask = None if q_stream is None else visible(q_stream, kv_stream, causal=causal)
+            mask = None if q_sight is None else visible(q_sight, kv_sight, causal=causal)
             return cudnn_attend(q, whole(k), whole(v), mask, causal=causal)
-        return checkpoint_name(_xla_attend(q, k, v, q_stream, kv_stream, causal=causal, q_slots=q_slots), SAVED)
+        return checkpoint_name(_xla_attend(q, k, v, q_sight, kv_sight, causal=causal, q_slots=q_slots), SAVED)
 
 
 def _xla_attend(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
-    q_stream: Stream | None,
-    kv_stream: Stream | None,
+    q_sight: Sight | None,
+    kv_sight: Sight | None,
     *,
     causal: bool,
     q_slots: jax.Array | None,
@@ -152,8 +104,8 @@ def _xla_attend(
     q = shaped(q * (1 / math.sqrt(head_dim)), batch, kv_heads, length * group, head_dim)
     k, v = jnp.swapaxes(whole(k), 1, 2), jnp.swapaxes(whole(v), 1, 2)
     scores = jnp.einsum("bkth,bksh->bkts", q, k, preferred_element_type=jnp.float32)
-    if q_stream is not None:
-        seen = visible(q_stream, kv_stream, causal=causal, q_slots=q_slots)[:, None, :, None]
+    if q_sight is not None:
+        seen = visible(q_sight, kv_sight, causal=causal, q_slots=q_slots)[:, None, :, None]
         scores = jnp.where(seen, shaped(scores, batch, kv_heads, length, group, -1), MASKED)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     mixed = jnp.einsum("bkth,bkhs->bkts", shaped(weights, batch, kv_heads, length * group, k.shape[2]), v)
@@ -204,5 +156,5 @@ class Attention(nnx.Module):
         return checkpoint_name(q, SAVED), checkpoint_name(k, SAVED), checkpoint_name(v, SAVED)
 
     def __call__(self, x: jax.Array, rotation: Rotation | None, mix: Mix) -> jax.Array:
-        """[B, T, D] -> [B, T, D]; `mix(q, k, v)` is the attention, usually `attend` with its streams bound."""
+        """[B, T, D] -> [B, T, D]; `mix(q, k, v)` is the attention, usually `attend` with its sights bound."""
         return checkpoint_name(self.o(mix(*self.project(x, rotation))), SAVED)

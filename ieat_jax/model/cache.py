@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from ieat_jax.model.attention import Stream, whole
-from ieat_jax.model.sharding import array_spec, check_divides, lay, out_sharding, spec
+from ieat_jax.model.sharding import array_spec, check_divides, lay, out_sharding, spec, whole
+from ieat_jax.model.sight import Sight
 
 
 @jax.tree_util.register_dataclass
@@ -25,7 +25,7 @@ class KVCache:
     # Heads before slots: attention reads a layer as it lies, without a copy per step.
     k: jax.Array  # [N, B, K, L, head_dim], RoPE applied
     v: jax.Array  # [N, B, K, L, head_dim]
-    stream: Stream  # [B, L] of what is stored; segment id 0 = empty slot
+    sight: Sight  # [B, L] of what is stored; segment id 0 = empty slot
     next: jax.Array  # [B] int32: next free slot of each row
 
     @classmethod
@@ -41,22 +41,22 @@ class KVCache:
             return jnp.zeros(shape, dtype, out_sharding=out_sharding(spec(*names)))
 
         k, v = zeros(shape, dtype, *names), zeros(shape, dtype, *names)
-        stream = Stream(*(zeros((batch, length), jnp.int32, "batch", None) for _ in range(3)))
-        return cls(k, v, stream, zeros((batch,), jnp.int32, "batch"))
+        sight = Sight(*(zeros((batch, length), jnp.int32, "batch", None) for _ in range(3)))
+        return cls(k, v, sight, zeros((batch,), jnp.int32, "batch"))
 
-    def admit(self, stream: Stream) -> tuple[KVCache, jax.Array]:
-        """Reserve slots for the tokens of `stream` [B, T].
+    def admit(self, sight: Sight) -> tuple[KVCache, jax.Array]:
+        """Reserve slots for the tokens of `sight` [B, T].
 
-        Returns the cache with their stream stored (keys and values still to come, see `store`) and their slots [B, T]:
+        Returns the cache with their sight stored (keys and values still to come, see `store`) and their slots [B, T]:
         for padding L, which is out of range and so never stored.
         """
-        if stream.branch_ids is None:
-            stream = dataclasses.replace(stream, branch_ids=jnp.zeros_like(stream.segment_ids))
-        stream = jax.tree.map(whole, stream)
-        valid = (stream.segment_ids > 0).astype(jnp.int32)
+        if sight.branch_ids is None:
+            sight = dataclasses.replace(sight, branch_ids=jnp.zeros_like(sight.segment_ids))
+        sight = jax.tree.map(whole, sight)
+        valid = (sight.segment_ids > 0).astype(jnp.int32)
         slots = jnp.where(valid > 0, self.next[:, None] + jnp.cumsum(valid, axis=1) - 1, self.k.shape[3])
-        stored = jax.tree.map(lambda old, new: put_rows(old, new, slots), self.stream, stream)
-        return dataclasses.replace(self, stream=stored, next=self.next + jnp.sum(valid, axis=1)), slots
+        stored = jax.tree.map(lambda old, new: put_rows(old, new, slots), self.sight, sight)
+        return dataclasses.replace(self, sight=stored, next=self.next + jnp.sum(valid, axis=1)), slots
 
 
 def put_rows(stored: jax.Array, new: jax.Array, slots: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ ADAPTERS = ("goat", "mlp", "linear")
 
 
 class ModelConfigError(UserError):
-    """A model size or choice that can not be built; names the config field."""
+    """A model size or choice that cannot be built; names the config field."""
 
 
 def _require(condition: bool, field: str, problem: str) -> None:

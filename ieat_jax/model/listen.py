@@ -12,11 +12,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from ieat_jax.model.attention import Attention, Mix, Stream, attend, rope
+from ieat_jax.model.attention import Attention, Mix, attend, rope
 from ieat_jax.model.config import AdapterConfig, EncoderConfig, LLMConfig, ModelConfig, ModelConfigError
 from ieat_jax.model.layers import MLP, LayerNorm, Linear, Names, RMSNorm, constant, normal, stack, standardise
 from ieat_jax.model.llm import make_layers, recompute
 from ieat_jax.model.sharding import also, array_spec, check_divides, current_mesh, gather, lay, out_sharding
+from ieat_jax.model.sight import Sight
 
 FRAMES_PER_SECOND = 100
 SILENCE = -1.5  # Whisper's log-mel of digital silence: (log10(1e-10) + 4) / 4
@@ -150,9 +151,9 @@ class GoatAdapter(nnx.Module):
             lengths = (lengths + 1) // 2
         x = clear(x, lengths)
         if self.layers is not None:
-            stream = Stream.plain(within(x, lengths))
-            rotation = rope(stream.positions, self.head_dim, self.rope_theta)
-            mix = functools.partial(attend, q_stream=stream, kv_stream=stream, causal=False, kernel=self.attention)
+            sight = Sight.plain(within(x, lengths))
+            rotation = rope(sight.positions, self.head_dim, self.rope_theta)
+            mix = functools.partial(attend, q_sight=sight, kv_sight=sight, causal=False, kernel=self.attention)
             body = recompute(lambda x, layer: (layer(x, rotation, mix), None), self.remat)
             x = jax.lax.scan(body, x, self.layers)[0]
         return self.norm(x)
@@ -247,8 +248,8 @@ class Listen(nnx.Module):
         self._check(mel)
         mel = fill_silence(mel, frames).astype(self.config.dtype)
         x, pooled = self.encoder.stem(mel), config.adapter.kind != "goat"
-        stream = Stream.plain(within(x, encoder_length(frames))) if pooled else None
-        mix = functools.partial(attend, q_stream=stream, kv_stream=stream, causal=False, kernel=self.config.attention)
+        sight = Sight.plain(within(x, encoder_length(frames))) if pooled else None
+        mix = functools.partial(attend, q_sight=sight, kv_sight=sight, causal=False, kernel=self.config.attention)
         if self.mix is not None:
             weights = jax.nn.softmax(self.mix.get_value())
             x = self.encoder.mixed_states(x, mix, remat, weights).astype(x.dtype)

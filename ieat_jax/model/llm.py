@@ -13,12 +13,13 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
-from ieat_jax.model.attention import Attention, Mix, Rotation, Stream, attend, clean, rope, whole
+from ieat_jax.model.attention import Attention, Mix, Rotation, attend, rope
 from ieat_jax.model.cache import KVCache, store
 from ieat_jax.model.config import LLMConfig, ModelConfig
 from ieat_jax.model.cudnn import cudnn_is_saved
 from ieat_jax.model.layers import GatedMLP, RMSNorm, embed, normal, stack
-from ieat_jax.model.sharding import array_spec, out_sharding
+from ieat_jax.model.sharding import array_spec, out_sharding, whole
+from ieat_jax.model.sight import Sight, clean
 from ieat_jax.model.splash import SAVED
 
 LAYER_INPUT = "layer_input"  # checkpoint name, for remat policies
@@ -79,17 +80,17 @@ def recompute(body: Callable[[jax.Array, Any], Any], policy: str) -> Callable[[j
 
 
 def run_layers(
-    layers: DecoderLayer, x: jax.Array, stream: Stream, config: ModelConfig, cache: KVCache | None = None
+    layers: DecoderLayer, x: jax.Array, sight: Sight, config: ModelConfig, cache: KVCache | None = None
 ) -> tuple[jax.Array, KVCache | None]:
     """Run stacked layers over `x` [B, T, D] -> ([B, T, D], cache with these tokens appended or None)."""
     llm = config.llm
-    rotation = rope(stream.positions, llm.head_dim, llm.rope_theta, llm.rope_scaling)
-    x = clean(x, stream)
+    rotation = rope(sight.positions, llm.head_dim, llm.rope_theta, llm.rope_scaling)
+    x = clean(x, sight)
     if cache is None:
-        mix = functools.partial(attend, q_stream=stream, kv_stream=stream, causal=True, kernel=config.attention)
+        mix = functools.partial(attend, q_sight=sight, kv_sight=sight, causal=True, kernel=config.attention)
         body = recompute(lambda x, layer: (layer(x, rotation, mix), None), config.remat)
         return jax.lax.scan(body, x, layers)[0], None
-    cache, slots = cache.admit(stream)
+    cache, slots = cache.admit(sight)
 
     def step(carry: tuple[jax.Array, ...], layer: DecoderLayer) -> tuple[tuple[jax.Array, ...], None]:
         x, all_k, all_v, index = carry
@@ -98,14 +99,14 @@ def run_layers(
         def remember(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
             stored["k"], k = store(all_k, index, k, slots)
             stored["v"], v = store(all_v, index, v, slots)
-            return attend(q, k, v, stream, cache.stream, causal=True, q_slots=slots)
+            return attend(q, k, v, sight, cache.sight, causal=True, q_slots=slots)
 
         x = layer(x, rotation, remember)
         return (x, stored["k"], stored["v"], index + 1), None
 
     # The cache rides in the carry, not in the scanned inputs and outputs, so that XLA updates it in place.
     (x, k, v, _), _ = jax.lax.scan(step, (x, cache.k, cache.v, jnp.int32(0)), layers)
-    return x, KVCache(k, v, cache.stream, cache.next)
+    return x, KVCache(k, v, cache.sight, cache.next)
 
 
 def pick_rows(values: jax.Array, index: jax.Array) -> jax.Array:
@@ -128,7 +129,7 @@ class Think(nnx.Module):
     def __call__(
         self,
         tokens: jax.Array,
-        stream: Stream,
+        sight: Sight,
         audio: jax.Array | None = None,
         audio_index: jax.Array | None = None,
         cache: KVCache | None = None,
@@ -137,7 +138,7 @@ class Think(nnx.Module):
 
         Args:
             tokens: [B, T] int32; ignored where audio_index is not -1.
-            stream: of the tokens.
+            sight: of the tokens.
             audio: [B, C, A, D] from Listen; None = text only.
             audio_index: [B, T] int32: -1 = text, else c * A + a.
             cache: appended to; the tokens then also see what it holds.
@@ -150,7 +151,7 @@ class Think(nnx.Module):
             rows, clips, positions, width = audio.shape
             heard = pick_rows(audio.reshape(rows, clips * positions, width).astype(x.dtype), audio_index)
             x = jnp.where(audio_index[..., None] >= 0, heard, x)
-        x, new_cache = run_layers(self.layers, x, stream, self.config, cache)
+        x, new_cache = run_layers(self.layers, x, sight, self.config, cache)
         return x if cache is None else (x, new_cache)
 
     def embed_tokens(self, tokens: jax.Array) -> jax.Array:
@@ -173,9 +174,9 @@ class Write(nnx.Module):
         shape = (config.llm.width, config.llm.vocab_size)
         self.head = None if config.llm.tie_embeddings else normal(head, shape, ("embed", "vocab"), 0.02)
 
-    def __call__(self, states: jax.Array, stream: Stream, cache: KVCache | None = None) -> Any:
+    def __call__(self, states: jax.Array, sight: Sight, cache: KVCache | None = None) -> Any:
         """Think's states [B, T, D] -> [B, T, D] after the final norm; with a cache ([B, T, D], cache)."""
-        x, new_cache = run_layers(self.layers, states, stream, self.config, cache)
+        x, new_cache = run_layers(self.layers, states, sight, self.config, cache)
         x = self.norm(x)
         return x if cache is None else (x, new_cache)
 

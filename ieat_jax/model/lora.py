@@ -13,7 +13,7 @@ from flax import nnx
 
 from ieat_jax.model.config import LoraConfig, ModelConfigError
 from ieat_jax.model.layers import Linear, normal
-from ieat_jax.model.paths import named_modules
+from ieat_jax.model.names import named_modules
 
 Model = TypeVar("Model", bound=nnx.Module)
 

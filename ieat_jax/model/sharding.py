@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec, get_abstract_mesh, reshard
+from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec, Sharding, get_abstract_mesh, reshard
 
 from ieat_jax.errors import UserError
 
@@ -182,3 +182,14 @@ def put(tree: Any, *names: str | None) -> Any:
         return jax.device_put(x, jax.NamedSharding(mesh, spec(*names[: np.ndim(x)])))
 
     return jax.tree.map(place, tree)
+
+
+def whole(x: jax.Array) -> jax.Array:
+    """`x` [B, T, ...] gathered over the sequence's mesh axis: every query may see any key."""
+    layout = array_spec(x)
+    return lay(x, PartitionSpec(layout[0], None, *layout[2:]))
+
+
+def placed(leaf: Any, sharding: Sharding) -> jax.ShapeDtypeStruct:
+    """The shape and type of `leaf` (an array or its abstract stand-in), lying as `sharding` says."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ieat_jax.model.attention import Stream
 from ieat_jax.model.cache import KVCache
 from ieat_jax.model.config import ModelConfig
 from ieat_jax.model.layers import RMSNorm, embed, normal
 from ieat_jax.model.llm import make_layers, pick_rows, run_layers
 from ieat_jax.model.sharding import Divided
+from ieat_jax.model.sight import Sight
 
 # U is not divided over `tensor`: 4,098 has no useful divisors, and these tables are small.
 TABLE, HEADS = (None, "embed"), (None, "embed", None)
@@ -47,12 +47,12 @@ class Speak(nnx.Module):
         units = embed(self.embed.get_value(), jnp.maximum(speak_units, 0), states.dtype)
         return states + jnp.sum(jnp.where(speak_units[..., None] >= 0, units, 0), axis=-2)
 
-    def __call__(self, states: jax.Array, stream: Stream, cache: KVCache | None = None) -> Any:
+    def __call__(self, states: jax.Array, sight: Sight, cache: KVCache | None = None) -> Any:
         """`feed`'s [B, S, D] -> [B, S, D] after Speak's norm; with a cache ([B, S, D], cache).
 
-        Positions of `stream` count from 0 over Speak's own sequence, one segment per answer.
+        Positions of `sight` count from 0 over Speak's own sequence, one segment per answer.
         """
-        x, new_cache = run_layers(self.layers, states, stream, self.config, cache)
+        x, new_cache = run_layers(self.layers, states, sight, self.config, cache)
         x = self.norm(x)
         return x if cache is None else (x, new_cache)
 

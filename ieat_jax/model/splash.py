@@ -25,7 +25,7 @@ from jax.sharding import PartitionSpec
 from ieat_jax.model.sharding import array_spec, current_mesh, lay, out_sharding, platform
 
 if TYPE_CHECKING:
-    from ieat_jax.model.attention import Stream
+    from ieat_jax.model.sight import Sight
 
 LANES = 128
 BLOCK = 512  # queries and keys of a tile, as large as divides the sequence
@@ -49,20 +49,20 @@ def splash_fits(q: jax.Array) -> bool:
 
 
 def splash_attend(
-    q: jax.Array, k: jax.Array, v: jax.Array, q_stream: Stream | None, kv_stream: Stream | None, *, causal: bool
+    q: jax.Array, k: jax.Array, v: jax.Array, q_sight: Sight | None, kv_sight: Sight | None, *, causal: bool
 ) -> jax.Array:
     """`attention.attend` for queries and keys of the same tokens, where `splash_fits`.
 
-    `k`, `v` and `kv_stream` are whole over the mesh's context axis; queries may be divided over it. Off a TPU, Pallas'
+    `k`, `v` and `kv_sight` are whole over the mesh's context axis; queries may be divided over it. Off a TPU, Pallas'
     interpreter runs the kernel.
     """
     layout = array_spec(q)
     rows, tokens, heads = layout[:3]
     q = q * (1 / math.sqrt(q.shape[-1]))
-    ids = () if q_stream is None else (q_stream.segment_ids, kv_stream.segment_ids)
-    if q_stream is not None and q_stream.branch_ids is not None:
-        q = _widen(q, branch_code(q_stream.branch_ids, q.dtype)[0])
-        k = _widen(k, branch_code(kv_stream.branch_ids, k.dtype)[1])
+    ids = () if q_sight is None else (q_sight.segment_ids, kv_sight.segment_ids)
+    if q_sight is not None and q_sight.branch_ids is not None:
+        q = _widen(q, branch_code(q_sight.branch_ids, q.dtype)[0])
+        k = _widen(k, branch_code(kv_sight.branch_ids, k.dtype)[1])
     parts, length = _ways(tokens), -(-q.shape[1] // LANES) * LANES
     kernel = _kernel(length, q.shape[2] // _ways(heads), causal, parts)
     run = functools.partial(_run, length=length, parts=parts)

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from ieat_jax.data.batch import END_OF_TURN, FORMAT, NUM_KINDS, RESPONSE, SEGMENT_KINDS
-from ieat_jax.model.attention import whole
-from ieat_jax.model.sharding import Divided, array_spec, current_mesh, lay, spec
+from ieat_jax.model.sharding import Divided, array_spec, current_mesh, lay, spec, whole
 
 # A loss is the sum over what it counts, and how much it counted: accumulation and padding stay exact.
 Sum = tuple[jax.Array, jax.Array]

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 
 from ieat_jax.data.batch import END_OF_TURN, NOT_SUPERVISED, RESPONSE, Batch
 from ieat_jax.errors import UserError
-from ieat_jax.model.attention import Stream
 from ieat_jax.model.llm import pick_rows
 from ieat_jax.model.lora import strip_lora
+from ieat_jax.model.sight import Sight
 from ieat_jax.model.unified import UnifiedModel
 from ieat_jax.objectives.losses import (
     Parts,
@@ -68,16 +68,16 @@ def hear(model: UnifiedModel, batch: Batch) -> Heard | None:
 
 def read(model: UnifiedModel, batch: Batch, heard: Heard | None) -> tuple[jax.Array, jax.Array]:
     """Think's states and Write's states after its norm, both [B, T, D]."""
-    stream = Stream(batch.positions, batch.segment_ids, batch.branch_ids)
-    states = model.think(batch.tokens, stream, None if heard is None else heard[0], batch.audio_index)
-    return states, model.write(states, stream)
+    sight = Sight(batch.positions, batch.segment_ids, batch.branch_ids)
+    states = model.think(batch.tokens, sight, None if heard is None else heard[0], batch.audio_index)
+    return states, model.write(states, sight)
 
 
 def read_as_teacher(model: UnifiedModel, batch: Batch) -> jax.Array:
     """Write's states [B, L, D] over the teacher's stream: the same LLM, LoRA off, no gradient."""
     teacher = jax.lax.stop_gradient(strip_lora(model))
-    stream = Stream(batch.teacher_positions, batch.teacher_segment_ids, batch.teacher_branch_ids)
-    return teacher.write(teacher.think(batch.teacher_tokens, stream), stream)
+    sight = Sight(batch.teacher_positions, batch.teacher_segment_ids, batch.teacher_branch_ids)
+    return teacher.write(teacher.think(batch.teacher_tokens, sight), sight)
 
 
 def text_losses(
@@ -151,8 +151,8 @@ def joint_parts(model: UnifiedModel, batch: Batch, settings: Any) -> Parts:
     if model.speak is None or not batch.speak_state.shape[1]:
         return parts
     fed = model.speak.feed(states, batch.speak_state, batch.speak_units)
-    stream = Stream(batch.speak_positions, batch.speak_ids)
-    spoken = model.speak(fed, stream)
+    sight = Sight(batch.speak_positions, batch.speak_ids)
+    spoken = model.speak(fed, sight)
     parts |= unit_parts(model, batch, spoken, settings, twins=twins)
     parts["consistency"] = consistency_part(model, batch, written, spoken)
     return parts

@@ -1,7 +1,7 @@
 """Text to token ids and back: Hugging Face `tokenizers` and SentencePiece behind the same few methods.
 
 Control tokens (special tokens, and tags such as `<think>` that some files list as ordinary added tokens) are placed by
-the chat format through `token_id` only. `encode` never makes one out of text, so a user who writes `<|im_end|>` can not
+the chat format through `token_id` only. `encode` never makes one out of text, so a user who writes `<|im_end|>` cannot
 end their turn.
 """
 
@@ -25,7 +25,7 @@ _TAG = re.compile(r"<[^\s<>]+>|\[[A-Z_]+\]")  # an added token of this form is a
 
 
 class TokenizerError(UserError):
-    """A tokenizer that can not be loaded, or lacks a token."""
+    """A tokenizer that cannot be loaded, or lacks a token."""
 
 
 class TextTokenizer(Protocol):
@@ -219,7 +219,7 @@ def load_tokenizer(path: str | Path, rename: Mapping[str, str] | None = None) ->
         rename: reserved tokens to rename {old: new}, for files without the tokens that the chat format needs.
 
     Raises:
-        TokenizerError: no tokenizer there, a damaged file, or a rename that can not be done.
+        TokenizerError: no tokenizer there, a damaged file, or a rename that cannot be done.
     """
     file = Path(path)
     if file.is_dir():
@@ -291,7 +291,7 @@ def _broken(text: str, spelled: re.Pattern[str]) -> Sequence[str]:
 
 
 def _open_renames(names: Mapping[str, str], token_id: Any) -> dict[str, str]:
-    """The renames still to do; raises where one can not be done."""
+    """The renames still to do; raises where one cannot be done."""
     todo = {}
     for old, new in names.items():
         has_old, has_new = token_id(old) is not None, token_id(new) is not None
@@ -302,5 +302,5 @@ def _open_renames(names: Mapping[str, str], token_id: Any) -> dict[str, str]:
         elif not has_new:
             raise TokenizerError(f"rename {old!r} to {new!r}: there is no token {old!r}")
     if len(set(todo.values())) < len(todo):
-        raise TokenizerError(f"rename: two tokens can not get the same name ({', '.join(todo.values())})")
+        raise TokenizerError(f"rename: two tokens cannot get the same name ({', '.join(todo.values())})")
     return todo

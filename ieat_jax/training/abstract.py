@@ -8,38 +8,20 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, Sharding, SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding
 
-from ieat_jax.config import model_config
+from ieat_jax.config.recipes import model_config
 from ieat_jax.data.batch import Batch
 from ieat_jax.data.layout import empty_row
-from ieat_jax.data.pipeline import FRAMES_PER_SECOND
-from ieat_jax.model.config import ModelConfig
-from ieat_jax.model.unified import UnifiedModel, build_model
+from ieat_jax.data.rows import FRAMES_PER_SECOND
+from ieat_jax.model.abstract import abstract_model
+from ieat_jax.model.partition import Arrays, split
+from ieat_jax.model.sharding import placed
 from ieat_jax.objectives.stages import make_objective
-from ieat_jax.training.inputs import batch_spec
-from ieat_jax.training.optimizer import Arrays, abstract_state, make_optimizer, split
-from ieat_jax.training.recipe import layout_options, row_shapes
+from ieat_jax.training.optimizer import abstract_state, make_optimizer
+from ieat_jax.training.placement import batch_spec
+from ieat_jax.training.rows import layout_options, row_shapes
 from ieat_jax.training.step import TrainState, compiler_options, make_step
-
-
-def abstract_model(config: ModelConfig, mesh: Mesh | None) -> UnifiedModel:
-    """The model's structure, every leaf with the place where it shall lie; without a mesh, on the first device."""
-
-    def build() -> UnifiedModel:
-        return build_model(config, jax.random.key(0))
-
-    if mesh is None:
-        device = SingleDeviceSharding(jax.local_devices()[0])
-        abstract = jax.eval_shape(build)
-        return jax.tree.map(lambda leaf: _placed(leaf, device), abstract)
-    with jax.set_mesh(mesh):
-        abstract = jax.eval_shape(build)
-    return jax.tree.map(lambda leaf: _placed(leaf, NamedSharding(mesh, leaf.sharding.spec)), abstract)
-
-
-def _placed(leaf: Any, sharding: Sharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def abstract_batch(config: Any, mesh: Mesh) -> Batch:
@@ -48,12 +30,12 @@ def abstract_batch(config: Any, mesh: Mesh) -> Batch:
     speaks = config.stage == "joint" and config.model.speak.enabled
     shapes = row_shapes(config, layout_options(config, unit_end=0 if speaks else None))
     row = empty_row(shapes, frames=round(listen.clip_seconds * FRAMES_PER_SECOND), mels=listen.encoder.num_mels)
-    placed = {}
+    fields = {}
     for name in Batch.__dataclass_fields__:
         value = getattr(row, name)
         shape = (config.data.batch_size, *np.shape(value))
-        placed[name] = _placed(jax.ShapeDtypeStruct(shape, value.dtype), NamedSharding(mesh, batch_spec(name, shape)))
-    return Batch(**placed)
+        fields[name] = placed(jax.ShapeDtypeStruct(shape, value.dtype), NamedSharding(mesh, batch_spec(name, shape)))
+    return Batch(**fields)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,15 +17,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ieat_jax.errors import UserError
+from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.config import ModelConfig
 from ieat_jax.model.lora import merge_lora
-from ieat_jax.model.paths import map_named, named_leaves
+from ieat_jax.model.names import map_named, named_leaves
 from ieat_jax.model.unified import build_model
-from ieat_jax.training.abstract import abstract_model
 
 
 class InitError(UserError):
-    """Parameters that can not be started from what the config names."""
+    """Parameters that cannot be started from what the config names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def initialise(config: Any, model_config: ModelConfig, mesh: Mesh | None, earlie
 
     Raises:
         InitError: a parameter is missing and not declared in `config.init.allow_new`, or has another shape.
-        UserError: weights that can not be read.
+        UserError: weights that cannot be read.
     """
     key = jax.random.key(config.seed)
     build = functools.partial(build_model, model_config)
@@ -119,13 +119,13 @@ def _sources(config: Any, model_config: ModelConfig, earlier: Any) -> Iterable[t
             model = jax.jit(merge_lora)(model)
         yield f"{earlier.path} step {earlier.step}", named_leaves(model).items()
     if config.init.whisper:
-        from ieat_jax.interop.whisper import load_whisper
+        from ieat_jax.interop.families.whisper import load_whisper
 
         whisper = load_whisper(config.init.whisper)
         _same_sizes(config.init.whisper, whisper.config, model_config.listen.encoder, "config.model.listen.encoder")
         yield config.init.whisper, whisper.weights()
     if config.init.llm:
-        from ieat_jax.interop.llm import load_llm
+        from ieat_jax.interop.families.llm import load_llm
 
         llm = load_llm(config.init.llm)
         _same_sizes(config.init.llm, llm.config, model_config.llm, "config.model.llm")

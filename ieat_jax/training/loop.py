@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,59 +11,35 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ieat_jax.audio.codec import UnitCodec, load_codec
-from ieat_jax.config import model_config, to_json
+from ieat_jax.config.recipes import to_json
 from ieat_jax.data.batch import Batch
-from ieat_jax.data.pipeline import FRAMES_PER_SECOND, Source, make_batches, open_sources, prefetched
-from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.errors import UserError
-from ieat_jax.model.config import ModelConfig
+from ieat_jax.data.pipeline import make_batches, prefetched
+from ieat_jax.data.rows import FRAMES_PER_SECOND
+from ieat_jax.data.sources.jsonl import fingerprint
+from ieat_jax.model.abstract import abstract_model
+from ieat_jax.model.partition import split
 from ieat_jax.model.sharding import make_mesh
 from ieat_jax.objectives.stages import make_objective
-from ieat_jax.text.chat import ChatFormat
-from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
-from ieat_jax.training.abstract import abstract_model
-from ieat_jax.training.checkpoint import Checkpoints, load_frozen, read_metadata, save_frozen
-from ieat_jax.training.initialise import initialise
-from ieat_jax.training.inputs import check_batch, put_batch
-from ieat_jax.training.metrics import MetricWriter, Throughput
-from ieat_jax.training.optimizer import (
-    abstract_state,
-    init_state,
-    make_optimizer,
-    split,
-    too_many_bad_steps,
-    updates_done,
-)
-from ieat_jax.training.preemption import Preemption
-from ieat_jax.training.recipe import make_recipe
-from ieat_jax.training.run import (
+from ieat_jax.runs.checkpoints import Checkpoints, load_frozen, read_metadata, save_frozen
+from ieat_jax.runs.folder import (
     CHECKPOINTS,
     FROZEN,
     HANDOVER,
     QUARANTINE,
-    Run,
-    load_run,
-    load_run_codec,
     save_run_files,
     write_file,
 )
+from ieat_jax.text.chat import ChatFormat
+from ieat_jax.training.clock import Throughput
+from ieat_jax.training.initialise import initialise
+from ieat_jax.training.metrics import MetricWriter
+from ieat_jax.training.optimizer import abstract_state, init_state, make_optimizer, too_many_bad_steps, updates_done
+from ieat_jax.training.placement import check_batch, put_batch
+from ieat_jax.training.preemption import Preemption
+from ieat_jax.training.resume import TrainError, check_resume
+from ieat_jax.training.rows import make_row_spec
+from ieat_jax.training.setup import Ingredients, gather, sequences
 from ieat_jax.training.step import TrainState, add_metrics, compiler_options, make_step
-
-# Fields that may differ between the attempts of one run: they change how long it runs and what it writes, not a step.
-FREE_FIELDS = (
-    "checkpoint",
-    "train.log_every",
-    "train.compiler_options",
-    "data.read_threads",
-    "data.read_ahead",
-    "data.max_bad_share",
-    "mesh",
-)
-
-
-class TrainError(UserError):
-    """A run that can not begin, go on, or resume."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,108 +50,24 @@ class Result:
     preempted: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Parts:
-    """What a run is made of besides its parameters."""
-
-    config: ConfigDict
-    model_config: ModelConfig
-    earlier: Run | None
-    tokenizer: TextTokenizer
-    codec: UnitCodec | None
-    sources: list[Source]
-    quarantine: Quarantine
-
-
 def train(config: ConfigDict, workdir: str | Path) -> Result:
     """Train to `config.train.steps`, from the newest intact checkpoint in `workdir` if there is one.
 
     Raises:
-        UserError: anything in config, data, weights or workdir that can not be used, and a loss that is not finite.
+        UserError: anything in config, data, weights or workdir that cannot be used, and a loss that is not finite.
     """
     workdir = Path(workdir)
     mesh = make_mesh(config.mesh)
-    check_batch(config.data.batch_size, config.train.accumulate, _sequences(config), mesh)
+    check_batch(config.data.batch_size, config.train.accumulate, sequences(config), mesh)
     with jax.set_mesh(mesh):
-        return _train(_gather(config, workdir, mesh), workdir, mesh)
+        return _train(gather(config, workdir, mesh), workdir, mesh)
 
 
-def _sequences(config: ConfigDict) -> dict[str, int]:
-    shapes = config.data.shapes
-    return {name: shapes[name] for name in ("tokens", "teacher_tokens", "speak")}
-
-
-def _gather(config: ConfigDict, workdir: Path, mesh: jax.sharding.Mesh) -> Parts:
-    """Tokenizer, codec and data of a run; checks that they fit each other before anything is computed."""
-    sizes = model_config(config)
-    make_objective(config.stage, config.objective)  # a mistake there is found before weights are read
-    resuming = (workdir / CHECKPOINTS).is_dir() and any((workdir / CHECKPOINTS).iterdir())
-    earlier = None
-    if config.init.checkpoint and not resuming:
-        earlier = load_run(config.init.checkpoint, mesh=mesh)
-    tokenizer = _tokenizer(config, earlier, workdir if resuming else None)
-    if tokenizer.vocab_size > sizes.llm.vocab_size:
-        raise TrainError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, config.model.llm.vocab_size = {sizes.llm.vocab_size} "
-            "is too small for it"
-        )
-    codec = _codec(config, sizes, earlier, workdir if resuming else None)
-    quarantine = Quarantine(config.data.max_bad_share, workdir / QUARANTINE if jax.process_index() == 0 else None)
-    sources = open_sources(config.data.sources, quarantine, codec=None if codec is None else codec.identity())
-    quarantine.check()
-    if codec is not None and not any(t.units is not None for s in sources for r in s.records for t in r.turns):
-        raise TrainError(
-            f"{', '.join(s.name for s in sources)}: no turn has speech units; extract them with "
-            "`python -m ieat_jax.prepare units`, or set config.model.speak.enabled=False"
-        )
-    return Parts(config, sizes, earlier, tokenizer, codec, sources, quarantine)
-
-
-def _tokenizer(config: ConfigDict, earlier: Run | None, resumed: Path | None) -> TextTokenizer:
-    rename = dict(config.tokenizer.rename)
-    if resumed is not None:
-        return load_tokenizer(resumed / "tokenizer")
-    if config.tokenizer.path:
-        return load_tokenizer(config.tokenizer.path, rename)
-    if config.init.llm:
-        from ieat_jax.interop.llm import load_llm
-
-        return load_llm(config.init.llm).tokenizer().renamed(rename)
-    if earlier is not None:
-        return earlier.tokenizer
-    raise TrainError("config.tokenizer.path is empty, and neither config.init.llm nor config.init.checkpoint has one")
-
-
-def _codec(config: ConfigDict, sizes: ModelConfig, earlier: Run | None, resumed: Path | None) -> UnitCodec | None:
-    """The codec of a run that speaks."""
-    if config.stage != "joint" or not sizes.speak.enabled:
-        return None
-    if resumed is not None:
-        codec = load_run_codec(resumed / "codec")
-    elif config.codec:
-        codec = load_codec(config.codec)
-    elif earlier is not None and earlier.codec is not None:
-        codec = earlier.codec
-    else:
-        raise TrainError("a joint run that speaks needs a unit codec: set config.codec to its folder")
-    if codec.vocab_size != sizes.speak.unit_vocab_size:
-        raise TrainError(
-            f"config.model.speak.unit_vocab_size = {sizes.speak.unit_vocab_size}, but the codec {codec.name} has "
-            f"{codec.vocab_size} ids; set it to that"
-        )
-    if codec.group_size != sizes.speak.group_size:
-        raise TrainError(
-            f"config.model.speak.group_size = {sizes.speak.group_size}, but the codec {codec.name} has "
-            f"{codec.group_size} units in a group; set it to that"
-        )
-    return codec
-
-
-def _train(parts: Parts, workdir: Path, mesh: jax.sharding.Mesh) -> Result:
+def _train(parts: Ingredients, workdir: Path, mesh: jax.sharding.Mesh) -> Result:
     config, codec = parts.config, parts.codec
     objective, factors = make_objective(config.stage, config.objective)
     chat = ChatFormat.from_config(parts.tokenizer, config)
-    recipe = make_recipe(config, parts.model_config.listen, chat, unit_end=None if codec is None else codec.end_id)
+    recipe = make_row_spec(config, parts.model_config.listen, chat, unit_end=None if codec is None else codec.end_id)
     batches = make_batches(
         parts.sources,
         recipe,
@@ -205,7 +96,7 @@ def _train(parts: Parts, workdir: Path, mesh: jax.sharding.Mesh) -> Result:
 
 
 def _begin(
-    parts: Parts, workdir: Path, checkpoints: Checkpoints, metadata: dict[str, Any], mesh: jax.sharding.Mesh
+    parts: Ingredients, workdir: Path, checkpoints: Checkpoints, metadata: dict[str, Any], mesh: jax.sharding.Mesh
 ) -> tuple[int, Any, TrainState, dict[str, Any], tuple[Any, Any]]:
     """(first step, model template, state, frozen parameters, (optimizer, schedule)), fresh or restored."""
     config = parts.config
@@ -241,7 +132,7 @@ class _Loop:
 
     def __init__(
         self,
-        parts: Parts,
+        parts: Ingredients,
         workdir: Path,
         checkpoints: Checkpoints,
         preemption: Preemption,
@@ -329,46 +220,6 @@ def _counts(batch: Batch) -> tuple[float, float]:
     """(tokens, seconds of audio) of a global batch, as seen from this process's rows."""
     tokens = int((batch.segment_ids > 0).sum()) * jax.process_count()
     return tokens, float(batch.clip_frames.sum()) * jax.process_count() / FRAMES_PER_SECOND
-
-
-def fingerprint(source: Source) -> dict[str, Any]:
-    """What a data source was made of: number of records, and a hash over them, their units included."""
-    digest = hashlib.sha256()
-    for record in source.records:
-        digest.update(json.dumps(record.raw, sort_keys=True, ensure_ascii=True, default=_listed).encode())
-        for turn in record.turns:
-            digest.update(b"-" if turn.units is None else np.asarray(turn.units, np.int32).tobytes())
-    return {"records": len(source.records), "hash": digest.hexdigest()[:16], "weight": source.weight}
-
-
-def _listed(value: Any) -> Any:
-    return value.tolist()
-
-
-def check_resume(stored: dict[str, Any], now: dict[str, Any], *, allow: bool) -> None:
-    """Raise a TrainError when config or data are not those that a run began with, unless that is allowed."""
-    differing = [
-        f"config.{name}: {old!r} then, {new!r} now"
-        for name, old, new in _differences(stored["config"], now["config"])
-        if not any(name == free or name.startswith(free + ".") for free in FREE_FIELDS)
-    ]
-    if stored["data"] != now["data"]:
-        changed = [name for name in stored["data"] | now["data"] if stored["data"].get(name) != now["data"].get(name)]
-        differing.append(f"the records of {', '.join(changed)}")
-    if differing and not allow:
-        raise TrainError(
-            f"this run began with another configuration ({'; '.join(differing[:8])}); use a new workdir, or set "
-            "config.checkpoint.allow_changes=True to go on all the same"
-        )
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for name in old | new:
-            found += _differences(old.get(name), new.get(name), f"{prefix}.{name}" if prefix else name)
-        return found
-    return [] if old == new else [(prefix, old, new)]
 
 
 def _say(text: str) -> None:

@@ -17,19 +17,15 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from ml_collections import ConfigDict
 
-from ieat_jax.config import from_section
+from ieat_jax.config.recipes import from_section
 from ieat_jax.errors import UserError
-from ieat_jax.model.paths import map_named, named_leaves
+from ieat_jax.model.partition import EVERYTHING, Arrays, compile_rule
 
 SCHEDULES = ("constant", "cosine", "linear")
-EVERYTHING = ".*"
-
-Rules = tuple[tuple[str, float | None], ...]
-Arrays = dict[str, jax.Array]
 
 
 class OptimizerError(UserError):
-    """Rules or settings of the optimiser that can not be used; names the config field."""
+    """Rules or settings of the optimiser that cannot be used; names the config field."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,78 +60,19 @@ class OptimizerConfig:
             require(0 <= getattr(self, field) < 1, field, "must be at least 0 and below 1")
         require(0 <= self.final_fraction <= 1, "final_fraction", "must be between 0 and 1")
         require(self.max_bad_steps >= 1, "max_bad_steps", "must be at least 1")
-        _compile(self.no_decay, "config.optimizer.no_decay")
+        compile_rule(self.no_decay, "config.optimizer.no_decay")
         for rule in self.rules:
             good = isinstance(rule, tuple) and len(rule) == 2 and isinstance(rule[0], str)
             if not good or not (rule[1] is None or (type(rule[1]) in (int, float) and rule[1] > 0)):
                 raise OptimizerError(
                     f"config.optimizer.rules: {rule!r} is not (regex, multiplier above 0, or None = frozen)"
                 )
-            _compile(rule[0], "config.optimizer.rules")
-
-
-def _compile(pattern: str, field: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise OptimizerError(f"{field}: {pattern!r} is not a regular expression ({error})") from error
+            compile_rule(rule[0], "config.optimizer.rules")
 
 
 def optimizer_config(config: OptimizerConfig | ConfigDict) -> OptimizerConfig:
     """`config.optimizer` as a dataclass; unknown fields and wrong types are errors."""
     return config if isinstance(config, OptimizerConfig) else from_section(OptimizerConfig, config, "config.optimizer")
-
-
-def multipliers(names: Iterable[str], rules: Rules) -> dict[str, float | None]:
-    """Every parameter's learning rate multiplier, None = frozen: that of the first rule that fully matches its name.
-
-    Raises:
-        OptimizerError: parameters that no rule covers; a rule that decides about no parameter.
-    """
-    names = list(names)
-    found: dict[str, float | None] = {}
-    for number, (pattern, multiplier) in enumerate(rules):
-        matched = [name for name in names if re.fullmatch(pattern, name)]
-        new = [name for name in matched if name not in found]
-        closing = pattern == EVERYTHING and number == len(rules) - 1  # 'and the rest', which may be nothing
-        if not new and not closing:
-            problem = "matches no parameter" if not matched else "comes after rules that match all its parameters"
-            example = ", ".join(matched[:3] or names[:3])
-            raise OptimizerError(
-                f"config.optimizer.rules: {pattern!r} {problem} (such as {example}); correct, move or remove it"
-            )
-        found |= dict.fromkeys(new, multiplier)
-    uncovered = [name for name in names if name not in found]
-    if uncovered:
-        more = f" and {len(uncovered) - 20} more" if len(uncovered) > 20 else ""
-        raise OptimizerError(
-            f"config.optimizer.rules: no rule covers {', '.join(uncovered[:20])}{more}; "
-            f"add rules, or ({EVERYTHING!r}, None) last to freeze the rest"
-        )
-    return found
-
-
-def split(model: Any, rules: Rules) -> tuple[Arrays, Arrays]:
-    """(trainable, frozen) parameters of a model, or of its abstract tree, by name.
-
-    Raises:
-        OptimizerError: see `multipliers`; or nothing trains.
-    """
-    leaves = named_leaves(model)
-    scale = multipliers(leaves, rules)
-    trainable = {name: leaf for name, leaf in leaves.items() if scale[name] is not None}
-    if not trainable:
-        raise OptimizerError("config.optimizer.rules: every parameter is frozen; nothing would train")
-    return trainable, {name: leaf for name, leaf in leaves.items() if scale[name] is None}
-
-
-def join(template: Any, trainable: Mapping[str, jax.Array], frozen: Mapping[str, jax.Array]) -> Any:
-    """The model of `split`'s two parts; `template` (a model or its abstract tree) gives the structure alone."""
-    parameters = {**frozen, **trainable}
-    names = named_leaves(template).keys()
-    if names != parameters.keys():
-        raise ValueError(f"join: {sorted(names ^ parameters.keys())[:8]} are in the template or the parts, not in both")
-    return map_named(lambda name, _: parameters[name], template)
 
 
 def make_schedule(config: OptimizerConfig | ConfigDict, total_steps: int) -> optax.Schedule:

@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ieat_jax.config import ConfigError
+from ieat_jax.config.recipes import ConfigError
 from ieat_jax.data.batch import Batch
+from ieat_jax.model.partition import Arrays, join
 from ieat_jax.model.sharding import array_spec, out_sharding
 from ieat_jax.objectives.losses import Parts, total
 from ieat_jax.objectives.stages import Objective
-from ieat_jax.training.optimizer import Arrays, OptimizerState, apply_gradients, join
+from ieat_jax.training.optimizer import OptimizerState, apply_gradients
 
 Metrics = dict[str, Any]
 

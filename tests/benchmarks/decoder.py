@@ -70,17 +70,18 @@ def make_ours(sizes):
     import jax
     import numpy as np
 
-    from ieat_jax.config import to_section
+    from ieat_jax.config.defaults import get_defaults
+    from ieat_jax.config.recipes import to_section
     from ieat_jax.data.batch import RESPONSE, stack
     from ieat_jax.data.layout import empty_row
-    from ieat_jax.defaults import get_defaults
     from ieat_jax.model.config import LLMConfig, ModelConfig, SpeakConfig
+    from ieat_jax.model.partition import split
     from ieat_jax.model.sharding import make_mesh
     from ieat_jax.model.unified import build_model
     from ieat_jax.objectives.stages import make_objective
-    from ieat_jax.training.inputs import put_batch
-    from ieat_jax.training.optimizer import init_state, make_optimizer, split
-    from ieat_jax.training.recipe import layout_options, row_shapes
+    from ieat_jax.training.optimizer import init_state, make_optimizer
+    from ieat_jax.training.placement import put_batch
+    from ieat_jax.training.rows import layout_options, row_shapes
     from ieat_jax.training.step import TrainState, make_step
 
     config = get_defaults()

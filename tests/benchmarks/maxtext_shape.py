@@ -27,8 +27,8 @@ MAXTEXT = {
 
 def text_only():
     """The recipe: every token of 4,096 is supervised, everything trains."""
-    from ieat_jax.config import load_model, to_section
-    from ieat_jax.defaults import get_defaults
+    from ieat_jax.config.defaults import get_defaults
+    from ieat_jax.config.recipes import load_model, to_section
 
     config = get_defaults()
     config.stage = "write"
@@ -57,7 +57,7 @@ def main() -> int:
 
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from ieat_jax.costs.check import check, format_costs
+    from ieat_jax.training.compile import check, format_costs
 
     costs = check(text_only(), arguments.topology, rows_per_device=arguments.rows)
     print(format_costs(costs))

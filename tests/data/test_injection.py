@@ -3,7 +3,6 @@ import itertools
 import numpy as np
 import pytest
 
-from ieat_jax.data.emotions import EMOTIONS, INTENSITIES, STYLES
 from ieat_jax.data.injection import (
     InjectionConfig,
     InjectionError,
@@ -14,8 +13,9 @@ from ieat_jax.data.injection import (
     provenance,
     thinking,
 )
+from ieat_jax.data.labels import EMOTIONS, INTENSITIES, STYLES
+from ieat_jax.data.pools import POOLS, SEGMENTS
 from ieat_jax.data.records import parse_record
-from ieat_jax.data.think_pools import POOLS, SEGMENTS
 from ieat_jax.errors import UserError
 
 TEXT = {"en": "I lost my keys. Can you help?", "zh": "我丢了钥匙。怎么办？"}

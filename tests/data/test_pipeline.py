@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from ieat_jax.config import from_section
+from ieat_jax.config.defaults import get_defaults, source
+from ieat_jax.config.recipes import from_section
 from ieat_jax.data.batch import Batch
 from ieat_jax.data.injection import InjectionConfig
 from ieat_jax.data.layout import LayoutOptions, Shapes
-from ieat_jax.data.pipeline import DataError, Recipe, balanced, make_batches, open_sources, prefetched
+from ieat_jax.data.pipeline import balanced, make_batches, prefetched
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
 from ieat_jax.data.records import parse_record
-from ieat_jax.defaults import get_defaults, source
+from ieat_jax.data.rows import RowSpec
+from ieat_jax.data.sources.jsonl import DataError, open_sources
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.text.tokenizer import train_tokenizer
 
@@ -49,7 +51,7 @@ def corpus(tmp_path_factory):
 def recipe():
     chat = ChatFormat(train_tokenizer(TEXTS * 3 + ["The user feels sad. happy because"], 320), True, "Be kind.")
     shapes = Shapes(tokens=256, clips=2, targets=160, answers=2, teacher_tokens=256, speak=0, groups=0)
-    return Recipe(
+    return RowSpec(
         chat=chat,
         clip_seconds=1.0,
         num_mels=8,

@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ieat_jax.data.manifest import MAX_LINE_BYTES
+from ieat_jax.data.jsonl import MAX_LINE_BYTES
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
 from ieat_jax.data.records import (
     RecordError,

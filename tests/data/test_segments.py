@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 from ieat_jax.data.injection import InjectionConfig
-from ieat_jax.data.pipeline import RowMaker
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import parse_record
+from ieat_jax.data.rows import RowMaker
 
 TURN = {
     "turn_id": 1,

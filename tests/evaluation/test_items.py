@@ -1,12 +1,12 @@
 import pytest
-import tiny_corpus as corpus
-import tiny_run
+from helpers import tiny_corpus as corpus
+from helpers import tiny_run
 
-from ieat_jax.data.emotions import EMOTIONS
+from ieat_jax.data.labels import EMOTIONS
 from ieat_jax.errors import UserError
 from ieat_jax.evaluation import items as module
 from ieat_jax.evaluation.items import read_items, spread
-from ieat_jax.evaluation.styles import style_of
+from ieat_jax.evaluation.measures.styles import style_of
 
 HAPPY, SAD = EMOTIONS.index("happy"), EMOTIONS.index("sad")
 

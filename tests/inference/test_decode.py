@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_run import random_model
+from helpers.tiny_run import random_model
 
 from ieat_jax.inference.prompt import Prompt
 from ieat_jax.inference.sampling import Sampling, UnitSampling
@@ -20,9 +20,9 @@ from ieat_jax.inference.speech_decode import (
     start_speech,
 )
 from ieat_jax.inference.text_decode import ENDED, TextRules, choose, decode_text, feed, start
-from ieat_jax.model.attention import Stream
 from ieat_jax.model.config import AdapterConfig, EncoderConfig, ListenConfig, LLMConfig, ModelConfig, SpeakConfig
 from ieat_jax.model.sharding import make_mesh, put
+from ieat_jax.model.sight import Sight
 
 END, THINK, CLOSE = 1, 2, 3
 CONFIG = ModelConfig(
@@ -138,10 +138,10 @@ def logits_of_every_step(rows, model, text, *, thinks):
 @jax.jit
 def forward(model, tokens, positions, segments, state, units):
     """One forward of a finished reply: text logits, and unit logits of Speak's own sequence."""
-    stream = Stream(positions, segments, jnp.zeros_like(segments))
+    stream = Sight(positions, segments, jnp.zeros_like(segments))
     states = model.think(tokens, stream)
     own = jnp.broadcast_to(jnp.arange(state.shape[1]), state.shape)
-    spoken = model.speak(model.speak.feed(states, state, units), Stream(own, jnp.ones_like(own), jnp.zeros_like(own)))
+    spoken = model.speak(model.speak.feed(states, state, units), Sight(own, jnp.ones_like(own), jnp.zeros_like(own)))
     return model.text_logits(model.write(states, stream)), model.speak.unit_logits(spoken)
 
 

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tiny_run
+from helpers import tiny_run
 
-from ieat_jax.audio.decode import AudioError
+from ieat_jax.audio.files import AudioError
 from ieat_jax.errors import UserError
 from ieat_jax.inference.generator import GenerationError
 from ieat_jax.inference.prompt import PromptError, UserTurn

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from host_init import host_init
-from tiny_run import CONFIG
+from helpers.host_init import host_init
+from helpers.tiny_run import CONFIG
 
 from ieat_jax.audio.logmel import clip_log_mel
 from ieat_jax.data.batch import stack
@@ -19,8 +19,8 @@ from ieat_jax.inference.generator import Generator, Limits
 from ieat_jax.inference.prompt import UserTurn
 from ieat_jax.inference.speech_decode import feed_group, start_speech
 from ieat_jax.inference.text_decode import RESPONSE, feed, start
-from ieat_jax.model.attention import Stream
 from ieat_jax.model.listen import adapter_length
+from ieat_jax.model.sight import Sight
 from ieat_jax.model.unified import build_model
 from ieat_jax.objectives.stages import hear, read
 from ieat_jax.text.chat import ChatFormat
@@ -66,7 +66,7 @@ def test_every_step_of_decoding_equals_the_training_forward(thinks):
     def forward(model, batch):
         states, written = read(model, batch, hear(model, batch))
         fed = model.speak.feed(states, batch.speak_state, batch.speak_units)
-        spoken = model.speak(fed, Stream(batch.speak_positions, batch.speak_ids, jnp.zeros_like(batch.speak_ids)))
+        spoken = model.speak(fed, Sight(batch.speak_positions, batch.speak_ids, jnp.zeros_like(batch.speak_ids)))
         return model.text_logits(written)[0], model.speak.unit_logits(spoken)[0]
 
     text_logits, unit_logits = forward(model, batch)

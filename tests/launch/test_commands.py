@@ -12,13 +12,13 @@ from pathlib import Path
 import jax
 import pytest
 
-from ieat_jax.config import load_config, model_config
+from ieat_jax.config.recipes import load_config, model_config
 from ieat_jax.data.injection import thinking
 from ieat_jax.data.records import parse_record
-from ieat_jax.model.paths import named_leaves
+from ieat_jax.model.names import named_leaves
+from ieat_jax.model.partition import split
 from ieat_jax.model.unified import build_model
 from ieat_jax.objectives.stages import make_objective
-from ieat_jax.training.optimizer import split
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -221,7 +221,7 @@ def test_wrong_use_of_training_is_the_end(tpu):
     code, _, err = launch(tpu)
     assert code == 2
     assert steps(tpu) == ["describe", "scp", "install", "run 1", "delete"]
-    assert "training can not work like this" in err
+    assert "training cannot work like this" in err
 
 
 def test_a_failed_installation_is_tried_again(tpu):

@@ -4,9 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from host_init import host_init
+from helpers.host_init import host_init
 
-from ieat_jax.model.attention import Stream
 from ieat_jax.model.config import (
     AdapterConfig,
     EncoderConfig,
@@ -16,6 +15,7 @@ from ieat_jax.model.config import (
     ModelConfig,
     SpeakConfig,
 )
+from ieat_jax.model.sight import Sight
 
 ENCODER = EncoderConfig(num_layers=2, width=16, num_heads=4, mlp_width=32, num_mels=8, max_positions=50)
 ADAPTER = AdapterConfig(num_layers=1, num_heads=4, num_kv_heads=4, head_dim=8, mlp_width=32, conv_width=16)
@@ -44,7 +44,7 @@ def tiny():
 
 @pytest.fixture
 def make_stream():
-    """A function: (segment ids, branch ids) [B][T] -> Stream, positions as the layout gives them."""
+    """A function: (segment ids, branch ids) [B][T] -> Sight, positions as the layout gives them."""
 
     def build(segments, branches=None):
         segments = np.asarray(segments, np.int32)
@@ -56,7 +56,7 @@ def make_stream():
                 for j in range(token)
             ]
             positions[row, token] = sum(seen)
-        return Stream(positions, segments, branches)
+        return Sight(positions, segments, branches)
 
     return build
 

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ieat_jax.model.attention import Stream, attend, clean, rope, rotate, visible
+from ieat_jax.model.attention import attend, rope, rotate
+from ieat_jax.model.sight import Sight, clean, visible
 
 
 def oracle_visible(segments, branches, causal=True):
@@ -20,8 +21,8 @@ def oracle_visible(segments, branches, causal=True):
 def test_visibility_is_the_rule_of_the_layout(make_stream, causal):
     segments = np.array([[1, 1, 1, 1, 1, 2, 2, 0], [0, 1, 1, 1, 1, 1, 1, 1]])
     branches = np.array([[0, 1, 1, 2, 0, 0, 1, 0], [0, 0, 0, 1, 2, 1, 0, 2]])
-    stream = make_stream(segments, branches)
-    np.testing.assert_array_equal(visible(stream, stream, causal=causal), oracle_visible(segments, branches, causal))
+    sight = make_stream(segments, branches)
+    np.testing.assert_array_equal(visible(sight, sight, causal=causal), oracle_visible(segments, branches, causal))
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
@@ -29,10 +30,10 @@ def test_attention_with_grouped_heads_matches_a_loop(make_stream, kv_heads):
     rng = np.random.default_rng(0)
     segments = np.array([[1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1]])
     branches = np.array([[0, 0, 0, 1, 2, 0], [0, 1, 1, 2, 2, 0]])
-    stream = make_stream(segments, branches)
+    sight = make_stream(segments, branches)
     q = rng.normal(size=(2, 6, 4, 8)).astype(np.float32)
     k, v = rng.normal(size=(2, 2, 6, kv_heads, 8)).astype(np.float32)
-    out = attend(q, k, v, stream, stream, causal=True)
+    out = attend(q, k, v, sight, sight, causal=True)
     seen = oracle_visible(segments, branches)
     for b, i, h in np.ndindex(2, 6, 4):
         keys = np.flatnonzero(seen[b, i])
@@ -54,11 +55,11 @@ def test_attention_without_streams_sees_everything():
 
 
 def test_clean_stops_nan_in_padding_in_values_and_gradients():
-    stream = Stream.plain(jnp.array([[True, True, False]]))
+    sight = Sight.plain(jnp.array([[True, True, False]]))
     x = jnp.array([[[1.0], [2.0], [jnp.nan]]])
 
     def loss(x, scale):
-        return jnp.sum(clean(x * scale, stream))
+        return jnp.sum(clean(x * scale, sight))
 
     value, grads = jax.value_and_grad(loss, argnums=0)(x, 3.0)
     assert value == 9.0
@@ -66,9 +67,9 @@ def test_clean_stops_nan_in_padding_in_values_and_gradients():
 
 
 def test_plain_stream_counts_positions_over_valid_tokens():
-    stream = Stream.plain(jnp.array([[False, True, True, False], [True, True, True, True]]))
-    np.testing.assert_array_equal(stream.positions, [[0, 0, 1, 1], [0, 1, 2, 3]])
-    np.testing.assert_array_equal(stream.segment_ids, [[0, 1, 1, 0], [1, 1, 1, 1]])
+    sight = Sight.plain(jnp.array([[False, True, True, False], [True, True, True, True]]))
+    np.testing.assert_array_equal(sight.positions, [[0, 0, 1, 1], [0, 1, 2, 3]])
+    np.testing.assert_array_equal(sight.segment_ids, [[0, 1, 1, 0], [1, 1, 1, 1]])
 
 
 def test_rope_depends_on_distance_only():

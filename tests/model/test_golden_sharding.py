@@ -14,10 +14,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from ieat_jax.config import load_model
-from ieat_jax.model.paths import named_leaves
+from ieat_jax.config.recipes import load_model
+from ieat_jax.model.abstract import abstract_model
+from ieat_jax.model.names import named_leaves
 from ieat_jax.model.sharding import MESH_AXES, make_mesh
-from ieat_jax.training.abstract import abstract_model
 
 MODELS = Path(__file__).parents[2] / "configs" / "models"
 GOLDEN = Path(__file__).parent / "golden"

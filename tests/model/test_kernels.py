@@ -8,16 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ieat_jax.model.attention import Stream, attend, visible
+from ieat_jax.model.attention import attend
 from ieat_jax.model.cudnn import cudnn_attend, cudnn_fits
 from ieat_jax.model.llm import recompute
 from ieat_jax.model.sharding import MESH_AXES, make_mesh, put
+from ieat_jax.model.sight import Sight, visible
 from ieat_jax.model.splash import BASE, DIGITS, PENALTY, branch_code, splash_fits
 
 ROWS, HEADS, KV_HEADS, HEAD_DIM = 2, 4, 2, 16
 
 
-def stream(length, seed=0):
+def sight(length, seed=0):
     """Two packed dialogues and padding; in each, a trunk and two branches."""
     rng = np.random.default_rng(seed)
     segments, branches = np.zeros((2, ROWS, length), np.int32)
@@ -27,7 +28,7 @@ def stream(length, seed=0):
         for branch, start in enumerate(rng.integers(5, end - 40, 4), 1):
             branches[row, start : start + 30] = branch
     positions = np.broadcast_to(np.arange(length, dtype=np.int32), segments.shape)
-    return Stream(positions, segments, branches)
+    return Sight(positions, segments, branches)
 
 
 def arrays(length):
@@ -56,12 +57,12 @@ def assert_close(got, expected):
 
 @pytest.mark.parametrize(("length", "causal"), [(256, True), (200, True), (150, False)])
 def test_splash_equals_the_reference(length, causal):
-    where = stream(length)
+    where = sight(length)
     if not causal:
-        where = Stream(where.positions, np.minimum(where.segment_ids, 1))  # Listen's: padding, no branches
+        where = Sight(where.positions, np.minimum(where.segment_ids, 1))  # Listen's: padding, no branches
     expected = value_and_grads("xla", causal, where, *arrays(length))
     assert_close(value_and_grads("splash", causal, where, *arrays(length)), expected)
-    other = value_and_grads("xla", causal, Stream(where.positions, where.segment_ids), *arrays(length))
+    other = value_and_grads("xla", causal, Sight(where.positions, where.segment_ids), *arrays(length))
     assert not causal or np.abs(other[0] - expected[0]).max() > 1e-2  # the branches matter
 
 
@@ -80,18 +81,18 @@ def mesh(*sizes):
     ("kernel", "sizes"), [("splash", (1, 1, 2, 2)), ("splash", (1, 2, 1, 1)), ("xla", (1, 1, 2, 2))]
 )
 def test_kernels_are_equal_on_a_mesh(kernel, sizes):
-    expected = value_and_grads("xla", True, stream(256), *arrays(256))
+    expected = value_and_grads("xla", True, sight(256), *arrays(256))
     with jax.set_mesh(mesh(*sizes)):
         q, k, v = put(arrays(256), "batch", "sequence", "heads", None)
         assert kernel == "xla" or splash_fits(q)
-        assert_close(value_and_grads(kernel, True, put(stream(256), "batch", "sequence"), q, k, v), expected)
+        assert_close(value_and_grads(kernel, True, put(sight(256), "batch", "sequence"), q, k, v), expected)
 
 
 @pytest.mark.parametrize("sizes", [None, (1, 1, 2, 2)])
 def test_cudnns_arguments_say_who_sees_whom(sizes):
     """Off a GPU the same call runs JAX's own attention: mask, scale and grouped heads are tested here."""
     q, k, v = arrays(64)
-    where = stream(64)
+    where = sight(64)
     expected = np.asarray(attend(q, k, v, where, where, causal=True, kernel="xla"))
 
     def run(q, k, v, where):
@@ -136,7 +137,7 @@ def half_precision(length):
 def test_a_gpu_is_given_cudnns_kernels(sizes, mask):
     """Forward and backward, the mask as a bias; what lies above the diagonal is skipped where queries are whole."""
     q, k, v = half_precision(64)
-    where = stream(64)
+    where = sight(64)
     run = gradient(lambda q, k, v, where: attend(q, k, v, where, where, causal=True, kernel="cudnn"))
 
     def lower(*arguments):
@@ -160,7 +161,7 @@ def test_a_gpu_is_given_cudnns_kernels(sizes, mask):
 def test_remat_keeps_what_cudnn_gives(policy, times):
     """Under `attention` the backward pass has the kernel's result and need not run it again."""
     q, k, v = half_precision(64)
-    where = stream(64)
+    where = sight(64)
     body = recompute(lambda q, _: (attend(q, k, v, where, where, causal=True, kernel="cudnn"), None), policy)
     traced = str(jax.make_jaxpr(gradient(lambda q: body(jnp.sin(q), None)[0]))(q))
     assert traced.count("dot_product_attention_fwd_wrapper[") == times
@@ -181,7 +182,7 @@ def test_the_branch_code_is_exact(dtype):
 def test_short_sequences_and_decoding_take_the_reference():
     q, k, v = (x[:, :40] for x in arrays(64))
     assert not splash_fits(q)
-    where = jax.tree.map(lambda x: x[:, :40], stream(64))
+    where = jax.tree.map(lambda x: x[:, :40], sight(64))
     same = [attend(q, k, v, where, where, causal=True, kernel=kernel) for kernel in ("xla", "splash", "auto")]
     np.testing.assert_array_equal(same[0], same[1])
     np.testing.assert_array_equal(same[0], same[2])

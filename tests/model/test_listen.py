@@ -21,7 +21,7 @@ from transformers.models.whisper import modeling_whisper as whisper
 from ieat_jax.audio.logmel import log_mel
 from ieat_jax.model.config import AdapterConfig, EncoderConfig, ListenConfig, LLMConfig, ModelConfig, ModelConfigError
 from ieat_jax.model.listen import Listen, adapter_length, fill_silence
-from ieat_jax.model.paths import map_named, named_leaves
+from ieat_jax.model.names import map_named, named_leaves
 from ieat_jax.model.sharding import MESH_AXES, make_mesh, put
 
 WIDTH, HEADS, LAYERS, FRAMES, MELS = 16, 4, 3, 100, 8

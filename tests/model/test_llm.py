@@ -12,10 +12,11 @@ import pytest
 import torch
 import transformers
 
-from ieat_jax.model.attention import Stream, attend, rope
+from ieat_jax.model.attention import attend, rope
 from ieat_jax.model.config import REMAT_POLICIES, LLMConfig, ModelConfig, ModelConfigError, SpeakConfig
 from ieat_jax.model.llm import Think, Write
-from ieat_jax.model.paths import map_named
+from ieat_jax.model.names import map_named
+from ieat_jax.model.sight import Sight
 
 SIZES = dict(
     vocab_size=50,
@@ -109,9 +110,9 @@ def test_modules_match_transformers(pair):
             "mlp": theirs.mlp(x),
             "attention": theirs.self_attn(x, position_embeddings=rotation, attention_mask=mask)[0],
         }
-    stream = Stream.plain(np.ones((2, 40), bool))
-    ours = rope(stream.positions, llm.head_dim, llm.rope_theta, llm.rope_scaling)
-    mix = functools.partial(attend, q_stream=stream, kv_stream=stream, causal=True)
+    sight = Sight.plain(np.ones((2, 40), bool))
+    ours = rope(sight.positions, llm.head_dim, llm.rope_theta, llm.rope_scaling)
+    mix = functools.partial(attend, q_sight=sight, kv_sight=sight, causal=True)
     got = {
         "norm": layer.attention_norm(x.numpy()),
         "mlp": layer.mlp(x.numpy()),
@@ -126,33 +127,33 @@ def test_states_and_logits_match_transformers(pair):
     tokens = np.random.default_rng(0).integers(0, 50, (2, 40)).astype(np.int32)
     with torch.no_grad():
         out = reference(torch.from_numpy(tokens).long(), output_hidden_states=True)
-    stream = Stream.plain(np.ones((2, 40), bool))
-    states = think(tokens, stream)
+    sight = Sight.plain(np.ones((2, 40), bool))
+    states = think(tokens, sight)
     assert np.abs(out.hidden_states[config.think_layers].numpy() - states).max() <= 1e-4
-    last = write(states, stream)
+    last = write(states, sight)
     assert np.abs(out.hidden_states[-1].numpy() - last).max() <= 1e-4
     head = think.embed.get_value().T if config.llm.tie_embeddings else write.head.get_value()
     assert np.abs(out.logits.numpy() - last @ head).max() <= 1e-4
 
 
 def test_remat_changes_memory_not_numbers(tiny, init, make_stream):
-    stream = make_stream([[1] * 6])
+    sight = make_stream([[1] * 6])
     tokens = np.arange(6, dtype=np.int32)[None]
     results = {}
     for remat in REMAT_POLICIES:
         think = init(Think, tiny(remat=remat))
-        value, grads = jax.value_and_grad(lambda think: jnp.mean(jnp.square(think(tokens, stream))))(think)
+        value, grads = jax.value_and_grad(lambda think: jnp.mean(jnp.square(think(tokens, sight))))(think)
         results[remat] = [value, *jax.tree.leaves(grads)]
     for remat in REMAT_POLICIES:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), results["none"], results[remat])
 
 
 def test_remat_policies_keep_less_and_less(tiny, init, make_stream):
-    stream = make_stream([[1] * 6])
+    sight = make_stream([[1] * 6])
     tokens = np.arange(6, dtype=np.int32)[None]
     kept = {}
     for remat in ("none", "dots", "attention", "full"):
-        _, backward = jax.vjp(lambda think: think(tokens, stream), init(Think, tiny(remat=remat)))
+        _, backward = jax.vjp(lambda think: think(tokens, sight), init(Think, tiny(remat=remat)))
         kept[remat] = sum(leaf.size for leaf in jax.tree.leaves(backward))
     assert kept["none"] > kept["dots"] > kept["attention"] > kept["full"]
 
@@ -160,9 +161,9 @@ def test_remat_policies_keep_less_and_less(tiny, init, make_stream):
 def test_bfloat16_computes_in_bfloat16_with_float32_parameters(tiny, init, make_stream):
     config = tiny(dtype="bfloat16", qk_norm=True)
     think, write = init(Think, config), init(Write, config)
-    stream = make_stream([[1, 1, 1, 0]])
-    states = think(np.arange(4, dtype=np.int32)[None], stream)
-    assert states.dtype == write(states, stream).dtype == jnp.bfloat16
+    sight = make_stream([[1, 1, 1, 0]])
+    states = think(np.arange(4, dtype=np.int32)[None], sight)
+    assert states.dtype == write(states, sight).dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves((think, write))} == {jnp.dtype("float32")}
 
 

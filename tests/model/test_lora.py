@@ -6,7 +6,7 @@ import pytest
 from ieat_jax.model.config import LoraConfig, ModelConfigError
 from ieat_jax.model.llm import Think
 from ieat_jax.model.lora import add_lora, merge_lora, strip_lora
-from ieat_jax.model.paths import map_named, named_leaves
+from ieat_jax.model.names import map_named, named_leaves
 
 TOKENS = np.arange(6, dtype=np.int32)[None]
 
@@ -17,7 +17,7 @@ def think(tiny, init):
 
 
 @pytest.fixture
-def stream(make_stream):
+def sight(make_stream):
     return make_stream([[1] * 6])
 
 
@@ -26,26 +26,26 @@ def shaken(model):
     return map_named(lambda name, x: x + 0.1 if name.endswith("lora_b") else x, model)
 
 
-def test_new_lora_changes_nothing_and_trains(think, stream):
+def test_new_lora_changes_nothing_and_trains(think, sight):
     lora = add_lora(think, LoraConfig(rank=2, pattern=".*"), jax.random.key(1))
-    np.testing.assert_array_equal(lora(TOKENS, stream), think(TOKENS, stream))
-    grads = named_leaves(jax.grad(lambda model: jnp.sum(jnp.square(model(TOKENS, stream))))(lora))
+    np.testing.assert_array_equal(lora(TOKENS, sight), think(TOKENS, sight))
+    grads = named_leaves(jax.grad(lambda model: jnp.sum(jnp.square(model(TOKENS, sight))))(lora))
     assert all(np.abs(grad).max() > 0 for name, grad in grads.items() if name.endswith("lora_b"))
 
 
-def test_merged_equals_unmerged_and_stripped_equals_the_base(think, stream):
+def test_merged_equals_unmerged_and_stripped_equals_the_base(think, sight):
     lora = shaken(add_lora(think, LoraConfig(rank=2, alpha=4.0, pattern=".*"), jax.random.key(1)))
-    out = lora(TOKENS, stream)
-    assert np.abs(out - think(TOKENS, stream)).max() > 1e-2
+    out = lora(TOKENS, sight)
+    assert np.abs(out - think(TOKENS, sight)).max() > 1e-2
     merged = merge_lora(lora)
-    np.testing.assert_allclose(merged(TOKENS, stream), out, atol=1e-5)
+    np.testing.assert_allclose(merged(TOKENS, sight), out, atol=1e-5)
     assert named_leaves(merged).keys() == named_leaves(think).keys()
-    stripped = jax.jit(lambda model: strip_lora(model)(TOKENS, stream))(lora)
-    np.testing.assert_allclose(stripped, think(TOKENS, stream), atol=1e-6)
+    stripped = jax.jit(lambda model: strip_lora(model)(TOKENS, sight))(lora)
+    np.testing.assert_allclose(stripped, think(TOKENS, sight), atol=1e-6)
     assert "layers.attention.q.lora_a" in named_leaves(lora)  # strip and merge leave their argument as it was
 
 
-def test_alpha_over_rank_scales_and_pattern_selects(think, stream):
+def test_alpha_over_rank_scales_and_pattern_selects(think, sight):
     def added(**config):
         return shaken(add_lora(think, LoraConfig(pattern=r"layers\.attention\.q", **config), jax.random.key(1)))
 

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from host_init import host_init
+from helpers.host_init import host_init
 
-from ieat_jax.model.attention import Stream
 from ieat_jax.model.config import LoraConfig
 from ieat_jax.model.llm import Think
-from ieat_jax.model.paths import named_leaves
+from ieat_jax.model.names import named_leaves
 from ieat_jax.model.sharding import AXES, MESH_AXES, ShardingError, check_divides, make_mesh, put, spec
+from ieat_jax.model.sight import Sight
 from ieat_jax.model.unified import build_model
 
 
@@ -29,29 +29,29 @@ def batch():
     segments[1::2, 9:] = 0
     branches = np.zeros((rows, length), np.int32)
     branches[:, 6:8] = 1
-    stream = Stream(np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length)), segments, branches)
+    sight = Sight(np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length)), segments, branches)
     audio_index = np.full((rows, length), -1, np.int32)
     audio_index[:, 2:5] = [0, 1, 7]
     states = np.tile(np.array([0, 1, 2, 5, -1, -1], np.int32), (rows, 1))
     units = rng.integers(-1, 11, (rows, 6, 4)).astype(np.int32)
     return {
         "tokens": tokens,
-        "stream": stream,
+        "sight": sight,
         "mel": rng.normal(size=(rows, 2, 100, 8)).astype(np.float32),
         "clip_frames": np.tile(np.array([100, 57], np.int32), (rows, 1)),
         "audio_index": audio_index,
         "speak": (states, units),
-        "speak_stream": Stream(*(np.tile(x, (rows, 1)) for x in (np.arange(6), np.ones(6, int), np.zeros(6, int)))),
+        "speak_sight": Sight(*(np.tile(x, (rows, 1)) for x in (np.arange(6), np.ones(6, int), np.zeros(6, int)))),
     }
 
 
 def loss(model, batch):
     audio, _ = model.listen(batch["mel"], batch["clip_frames"])
-    states = model.think(batch["tokens"], batch["stream"], audio, batch["audio_index"])
-    last = model.write(states, batch["stream"])
+    states = model.think(batch["tokens"], batch["sight"], audio, batch["audio_index"])
+    last = model.write(states, batch["sight"])
     chosen = jax.nn.one_hot(batch["tokens"], 32) * jax.nn.log_softmax(model.text_logits(last))
-    text = jnp.mean(jnp.where(batch["stream"].segment_ids[..., None] > 0, chosen, 0))
-    spoken = model.speak(model.speak.feed(states, *batch["speak"]), batch["speak_stream"])
+    text = jnp.mean(jnp.where(batch["sight"].segment_ids[..., None] > 0, chosen, 0))
+    spoken = model.speak(model.speak.feed(states, *batch["speak"]), batch["speak_sight"])
     units = jnp.mean(jax.nn.log_softmax(model.speak.unit_logits(spoken))[..., 3])
     heads = [jnp.mean(jnp.square(head(audio[:, :, 0]))) for head in (model.emotion.attribute, model.emotion.style)]
     return sum(heads) - text - units
@@ -86,18 +86,18 @@ def test_no_mesh_equals_a_mesh_of_one(tiny):
 
 
 def test_decoding_with_a_cache_is_equal_on_a_mesh(tiny, init):
-    tokens, stream = batch()["tokens"], batch()["stream"]
-    expected = init(Think, tiny())(tokens, stream)
+    tokens, sight = batch()["tokens"], batch()["sight"]
+    expected = init(Think, tiny())(tokens, sight)
     with jax.set_mesh(make_mesh(sizes(2, 2, 1, 2))):
         think = host_init(Think, tiny())
-        tokens, stream = put((tokens, stream), "batch")
+        tokens, sight = put((tokens, sight), "batch")
         cache, got = think.new_cache(8, 12), []
-        step = jax.jit(lambda think, tokens, stream, cache: think(tokens, stream, cache=cache), donate_argnums=3)
+        step = jax.jit(lambda think, tokens, sight, cache: think(tokens, sight, cache=cache), donate_argnums=3)
         for start, stop in ((0, 6), (6, 7), (7, 8), (8, 12)):
-            piece = jax.tree.map(lambda x, start=start, stop=stop: x[:, start:stop], stream)
+            piece = jax.tree.map(lambda x, start=start, stop=stop: x[:, start:stop], sight)
             states, cache = step(think, tokens[:, start:stop], piece, cache)
             got.append(np.asarray(states))
-    valid = batch()["stream"].segment_ids > 0
+    valid = batch()["sight"].segment_ids > 0
     np.testing.assert_allclose(np.concatenate(got, axis=1)[valid], np.asarray(expected)[valid], atol=1e-5)
 
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ieat_jax.model.attention import Stream
+from ieat_jax.model.sight import Sight
 from ieat_jax.model.speak import Speak
 
 # Two answers in one row: prefix states 0-2 (and 5), then lock-step: state + units of the last group, then units alone.
@@ -26,7 +26,7 @@ def states():
 
 def stream_of(ids):
     positions = np.array([[sum(row[:i] == row[i]) for i in range(len(row))] for row in ids], np.int32)
-    return Stream(positions, ids, np.zeros_like(ids))
+    return Sight(positions, ids, np.zeros_like(ids))
 
 
 def test_feed_adds_unit_embeddings_to_think_states(speak, states):
@@ -52,12 +52,12 @@ def test_lock_step_equals_the_forward_pass(speak, states):
         at = np.flatnonzero(IDS[0] == answer)
         cache, got = speak.new_cache(1, 8), []
         for piece in (at[:prefix], *at[prefix:, None]):
-            stream = Stream(
+            sight = Sight(
                 (piece - at[0])[None].astype(np.int32),
                 np.ones((1, len(piece)), np.int32),
                 np.zeros((1, len(piece)), np.int32),
             )
-            x, cache = speak(speak.feed(states, STATE[:, piece], UNITS[:, piece]), stream, cache=cache)
+            x, cache = speak(speak.feed(states, STATE[:, piece], UNITS[:, piece]), sight, cache=cache)
             got.append(speak.unit_logits(x))
         np.testing.assert_allclose(jnp.concatenate(got, axis=1)[0], whole[0, at], atol=1e-5)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from ieat_jax.defaults import get_defaults
+from ieat_jax.config.defaults import get_defaults
 
 
 @pytest.fixture

@@ -8,18 +8,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from host_init import host_init
-from objectives.tiny import ALIGN, JOINT, LORA, SHAPES, make_batch, make_turn, tiny_chat, tiny_config, tiny_model
+from helpers.host_init import host_init
+from helpers.tiny_stage_rows import (
+    ALIGN,
+    JOINT,
+    LORA,
+    SHAPES,
+    make_batch,
+    make_turn,
+    tiny_chat,
+    tiny_config,
+    tiny_model,
+)
 
 from ieat_jax.data.batch import SEQUENCE_FIELDS, Batch, padding_like, stack
 from ieat_jax.data.layout import LayoutOptions, lay_out
 from ieat_jax.errors import UserError
-from ieat_jax.model.paths import named_leaves
+from ieat_jax.model.names import named_leaves
 from ieat_jax.model.sharding import MESH_AXES, make_mesh
 from ieat_jax.model.unified import build_model
 from ieat_jax.objectives.losses import class_loss, total
 from ieat_jax.objectives.stages import FACTORS, align_parts, make_objective
-from ieat_jax.training.inputs import put_batch
+from ieat_jax.training.placement import put_batch
 
 WRITE = LayoutOptions()
 OPTIONS = {"write": WRITE, "align": ALIGN, "joint": JOINT}

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from training.tiny_stages import recipe, write_corpus
+from helpers.tiny_stages import recipe, write_corpus
 
-from ieat_jax.config import model_config
-from ieat_jax.data.pipeline import open_sources
+from ieat_jax.config.recipes import model_config
 from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.model.paths import named_leaves
+from ieat_jax.data.sources.jsonl import open_sources
+from ieat_jax.model.names import named_leaves
 from ieat_jax.model.unified import build_model
 from ieat_jax.training import initialise as module
 from ieat_jax.training.initialise import InitError, initialise
@@ -45,8 +45,8 @@ def weights(monkeypatch):
 
         whisper = SimpleNamespace(config=sizes.listen.encoder, weights=of("listen.encoder."))
         llm = SimpleNamespace(config=sizes.llm, weights=of("think.", "write."))
-        monkeypatch.setattr("ieat_jax.interop.whisper.load_whisper", lambda spec: whisper)
-        monkeypatch.setattr("ieat_jax.interop.llm.load_llm", lambda spec: llm)
+        monkeypatch.setattr("ieat_jax.interop.families.whisper.load_whisper", lambda spec: whisper)
+        monkeypatch.setattr("ieat_jax.interop.families.llm.load_llm", lambda spec: llm)
         return stored
 
     return offer

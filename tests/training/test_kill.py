@@ -8,12 +8,12 @@ import sys
 
 import numpy as np
 import pytest
-from training.tiny_stages import recipe, write_corpus
-from xla_flags import FAST_COMPILATION
+from helpers.tiny_stages import recipe, write_corpus
+from helpers.xla_flags import FAST_COMPILATION
 
-from ieat_jax.config import to_json
-from ieat_jax.model.paths import named_leaves
-from ieat_jax.training.run import load_run
+from ieat_jax.config.recipes import to_json
+from ieat_jax.model.names import named_leaves
+from ieat_jax.runs.folder import load_run
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_ten_steps_a_kill_and_ten_more_equal_twenty(corpus, tmp_path, stage):
     config = recipe(corpus, stage, train__steps=20, checkpoint__every=10, train__log_every=1)
     file = tmp_path / "recipe.py"
     file.write_text(
-        f"from ieat_jax.config import from_json\ndef get_config():\n    return from_json({to_json(config)!r})\n"
+        f"from ieat_jax.config.recipes import from_json\ndef get_config():\n    return from_json({to_json(config)!r})\n"
     )
     straight = start(file, tmp_path / "straight")
     assert straight.wait() == 0, straight.stdout.read()

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training.tiny_stages import recipe, use_mesh, write_corpus
+from helpers.tiny_stages import recipe, use_mesh, write_corpus
 
 import ieat_jax.training.loop as loop
-from ieat_jax.config import from_json, to_json
+from ieat_jax.config.recipes import from_json, to_json
 from ieat_jax.errors import UserError
-from ieat_jax.model.paths import named_leaves
-from ieat_jax.training.loop import TrainError, check_resume, train
-from ieat_jax.training.run import load_run
+from ieat_jax.model.names import named_leaves
+from ieat_jax.runs.folder import load_run
+from ieat_jax.training.loop import train
+from ieat_jax.training.resume import TrainError, check_resume
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from ieat_jax.training import metrics
-from ieat_jax.training.metrics import MetricWriter, Throughput, format_metrics, reduce_parts
+from ieat_jax.training.clock import Throughput
+from ieat_jax.training.console import format_metrics
+from ieat_jax.training.metrics import MetricWriter, reduce_parts
 
 
 def lines(folder):

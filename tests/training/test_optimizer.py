@@ -7,19 +7,17 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from ieat_jax.config import ConfigError, to_section
-from ieat_jax.model.paths import named_leaves
+from ieat_jax.config.recipes import ConfigError, to_section
+from ieat_jax.errors import UserError
+from ieat_jax.model.names import named_leaves
+from ieat_jax.model.partition import RuleError, join, multipliers, split
 from ieat_jax.training.optimizer import (
     OptimizerConfig,
-    OptimizerError,
     abstract_state,
     apply_gradients,
     init_state,
-    join,
     make_optimizer,
     make_schedule,
-    multipliers,
-    split,
     too_many_bad_steps,
     updates_done,
 )
@@ -41,7 +39,7 @@ def test_the_first_full_match_counts():
     ],
 )
 def test_rules_must_cover_everything_and_each_must_count(rules, parts):
-    with pytest.raises(OptimizerError, match=r"config.optimizer.rules") as error:
+    with pytest.raises(RuleError, match=r"config.optimizer.rules") as error:
         multipliers(["think.embed", "listen.mix", "write.norm.scale"], rules)
     for part in parts:
         assert part in str(error.value)
@@ -65,7 +63,7 @@ def test_split_and_join_are_inverse_also_under_jit(make_model, abstract, mesh_of
     del trainable["write.norm.scale"]
     with pytest.raises(ValueError, match=r"write\.norm\.scale"):
         join(model, trainable, frozen)
-    with pytest.raises(OptimizerError, match="nothing would train"):
+    with pytest.raises(RuleError, match="nothing would train"):
         split(model, ((".*", None),))
 
 
@@ -177,7 +175,7 @@ def test_schedules(schedule):
     ],
 )
 def test_impossible_settings_name_their_field(change, message):
-    with pytest.raises(OptimizerError, match=message):
+    with pytest.raises(UserError, match=message):
         make_schedule(OptimizerConfig(**change), total_steps=10)
 
 

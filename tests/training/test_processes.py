@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from training.tiny_stages import write_corpus
-from xla_flags import FAST_COMPILATION
+from helpers.tiny_stages import write_corpus
+from helpers.xla_flags import FAST_COMPILATION
 
-from ieat_jax.config import load_config
+from ieat_jax.config.recipes import load_config
 from ieat_jax.training.loop import train
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +18,7 @@ RECIPE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from training.tiny_stages import recipe
+from helpers.tiny_stages import recipe
 
 def get_config():
     return recipe(Path({folder!r}), "write", train__steps=3, train__log_every=1, mesh__fsdp=4, mesh__tensor=2)

@@ -1,0 +1,1 @@
+"""What a run is asked to do: recipe files, typed sections, machines."""

@@ -1,0 +1,34 @@
+"""Named machines, and what a run needs to use one: a mesh, a batch, bfloat16 and recomputation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ieat_jax.config.recipes import ConfigError, to_section
+from ieat_jax.model.config import ModelConfig
+
+# Devices of each. A v5p-128 is 64 chips: its name counts cores.
+MACHINES = {"v5e-256": 256, "v5p-128": 64, "v6e-256": 256, "8xH100": 8}
+
+
+def use_machine(config: Any, model: ModelConfig, machine: str, *, rows_per_device: int = 1) -> None:
+    """Set `config.model`, mesh and batch for a run of `model` on `machine`; '' = whatever devices there are.
+
+    Parameters are divided over as many devices as their widths allow, the rest are replicas.
+
+    Raises:
+        ConfigError: an unknown machine.
+    """
+    if machine and machine not in MACHINES:
+        raise ConfigError(f"there are no settings for the machine {machine!r}, only for {', '.join(MACHINES)}")
+    config.model = to_section(model)
+    config.model.dtype = "bfloat16"
+    config.model.remat = "attention"
+    if not machine:
+        return
+    devices = MACHINES[machine]
+    widths = (model.llm.width, model.listen.encoder.width, model.listen.adapter.conv_width)
+    config.mesh.fsdp = math.gcd(devices, *widths)
+    config.mesh.replica = devices // config.mesh.fsdp
+    config.data.batch_size = devices * rows_per_device

@@ -1,0 +1,313 @@
+"""Configuration: recipe files with `get_config`, overrides from the command line, JSON, and typed sections.
+
+A recipe is a Python file whose `get_config(arg='')` returns a `ConfigDict`. Its fields are fixed: an unknown field or a
+value of the wrong type is an error that names the field. Sequences are tuples everywhere, so that a config compares
+equal to itself after JSON.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import inspect
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ml_collections import ConfigDict
+
+from ieat_jax.errors import UserError
+from ieat_jax.model.config import ModelConfig
+
+Section = TypeVar("Section")
+NoneType = type(None)
+TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no")
+
+
+class ConfigError(UserError):
+    """A recipe, an override or a field that cannot be used; names file or field."""
+
+
+def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """The recipe `path/to/file.py[:arg]` with overrides `--config.a.b=value` (or `--config.a.b value`) applied, locked.
+
+    Raises:
+        ConfigError: no such file, no `get_config`, an argument it does not take, an unknown field, a wrong type.
+    """
+    path, arg = _split_spec(spec)
+    get_config = _function(path, "get_config")
+    if arg is not None and not inspect.signature(get_config).parameters:
+        raise ConfigError(f"--config={spec}: get_config of {path} takes no argument; leave ':{arg}' out")
+    config = normal(get_config() if arg is None else get_config(arg))
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"{path}: get_config returns {type(config).__name__}; it must return a ConfigDict")
+    for field, text in _pairs(overrides):
+        set_field(config, field, text)
+    return config.lock()
+
+
+def _split_spec(spec: str) -> tuple[Path, str | None]:
+    found = re.fullmatch(r"(.+?\.py)(?::(.*))?", str(spec), re.DOTALL)
+    if not found:
+        raise ConfigError(f"--config={spec}: a recipe is a Python file, written as path/to/file.py or file.py:argument")
+    path = Path(found[1])
+    if not path.is_file():
+        known = sorted(str(file) for file in path.parent.glob("*.py"))
+        raise ConfigError(f"--config={spec}: there is no file {path}{_suggest(str(path), known)}")
+    return path, found[2]
+
+
+def _function(path: Path, name: str) -> Callable[..., Any]:
+    """A function of a Python file."""
+    module_spec = importlib.util.spec_from_file_location(f"ieat_jax_recipe_{path.stem}", path)
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ConfigError(f"{path}: line {error.lineno}: {error.msg}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ConfigError(f"{path}: the file has no function {name}")
+    return function
+
+
+def load_model(folder: str | Path, name: str) -> ModelConfig:
+    """`get_model()` of FOLDER/NAME.py, for recipes that take any of several models.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    path = Path(folder) / f"{name}.py"
+    known = sorted(file.stem for file in Path(folder).glob("*.py"))
+    if not path.is_file():
+        raise ConfigError(f"there is no model {name!r} in {folder}, only {', '.join(known)}")
+    return _function(path, "get_model")()
+
+
+def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(field path, text) of every override."""
+    rest = iter(overrides)
+    for item in rest:
+        found = re.fullmatch(r"--?config\.([^=\s]+)(?:=(.*))?", item, re.DOTALL)
+        if not found:
+            raise ConfigError(f"{item!r}: overrides are written as --config.FIELD=VALUE")
+        text = found[2] if found[2] is not None else next(rest, None)
+        if text is None:
+            raise ConfigError(f"{item}: the value is missing; write {item}=VALUE")
+        yield found[1], text
+
+
+def set_field(config: ConfigDict, field: str, text: str) -> None:
+    """Set `field` ('a.b.c', below `config`) to the value that `text` writes, of the type that the field has.
+
+    Raises:
+        ConfigError: no such field, a whole section, or text that is not of the field's type.
+    """
+    section, at = config, "config"
+    *parents, name = field.split(".")
+    for part in (*parents, name):
+        if not isinstance(section, ConfigDict):
+            raise ConfigError(f"{at} is a value, not a section; there is no config.{field}")
+        if part not in section:
+            known = [f"config.{known}" for known in fields(config)]
+            raise ConfigError(f"there is no field config.{field}{_suggest(f'config.{field}', known)}")
+        holder, section, at = section, section[part], f"{at}.{part}"
+    if isinstance(section, ConfigDict):
+        inner = ", ".join(list(section)[:8])
+        raise ConfigError(f"config.{field} is a section, not a value; set its fields one by one: {inner}")
+    with holder.unlocked(), holder.ignore_type():
+        holder[name] = parse_value(text, holder.get_type(name), f"config.{field}")
+
+
+def fields(config: ConfigDict, prefix: str = "") -> list[str]:
+    """Dotted paths of all values below `config`."""
+    found = []
+    for name, value in config.items():
+        found += fields(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [f"{prefix}{name}"]
+    return found
+
+
+def parse_value(text: str, kind: type, field: str) -> Any:
+    """`text` from a command line as a value of `kind`; a field that is None takes any literal, else a string.
+
+    Raises:
+        ConfigError: naming field, expected type and text.
+    """
+    if kind is str:
+        return text
+    literal = _literal(text)
+    if kind is NoneType:
+        return normal(literal) if literal is not _NO_LITERAL else text
+    if kind is bool and text.lower() in TRUE + FALSE:
+        return text.lower() in TRUE
+    if kind is int and type(literal) is int:
+        return literal
+    if kind is float and type(literal) in (int, float):
+        return float(literal)
+    if kind is float and re.fullmatch(r"[+-]?(inf|nan)", text.strip().lower()):
+        return float(text)
+    if kind is tuple and isinstance(literal, tuple | list):
+        return normal(literal)
+    examples = {bool: "true or false", int: "a whole number", float: "a number", tuple: "such as (1, 2) or ('a',)"}
+    raise ConfigError(f"{field} must be {kind.__name__} ({examples.get(kind, 'see the recipe')}), not {text!r}")
+
+
+_NO_LITERAL = object()
+
+
+def _literal(text: str) -> Any:
+    named = {"true": True, "false": False, "none": None}
+    if text.strip().lower() in named:
+        return named[text.strip().lower()]
+    try:
+        return ast.literal_eval(text.strip())
+    except (SyntaxError, ValueError):
+        return _NO_LITERAL
+
+
+def normal(value: Any) -> Any:
+    """`value` with every sequence a tuple and every mapping a ConfigDict."""
+    if isinstance(value, ConfigDict):
+        # In place: placeholders and references of the recipe stay what they are.
+        with value.unlocked(), value.ignore_type():
+            for name, inner in list(value.items()):
+                if isinstance(inner, Mapping | ConfigDict | tuple):
+                    value[name] = normal(inner)
+                elif isinstance(inner, list):
+                    del value[name]  # a field remembers the type it began with
+                    value[name] = normal(inner)
+        return value
+    if isinstance(value, Mapping):
+        return ConfigDict({name: normal(inner) for name, inner in value.items()})
+    return tuple(normal(inner) for inner in value) if isinstance(value, list | tuple) else value
+
+
+def to_json(config: ConfigDict) -> str:
+    """The config as JSON text; `from_json` gives an equal config.
+
+    Raises:
+        ConfigError: a value that JSON cannot hold.
+    """
+    return json.dumps(_plain(config, "config"), indent=2, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any, field: str) -> Any:
+    if isinstance(value, Mapping | ConfigDict):
+        return {name: _plain(inner, f"{field}.{name}") for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, f"{field}[{place}]") for place, inner in enumerate(value)]
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise ConfigError(
+        f"{field}: {value!r} ({type(value).__name__}) cannot be stored as JSON; "
+        "a config holds numbers, strings, true/false, None, tuples and sections"
+    )
+
+
+def from_json(text: str) -> ConfigDict:
+    """The locked config that `to_json` wrote.
+
+    Raises:
+        ConfigError: the text is not a JSON object.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"the stored config is not JSON ({error}); the file is damaged") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"the stored config is a JSON {type(value).__name__}, not an object; the file is damaged")
+    return normal(value).lock()
+
+
+def differences(before: ConfigDict, now: ConfigDict) -> list[str]:
+    """'config.train.steps: 100 before, 200 now' for every field in which two configs differ."""
+    absent = object()
+    found = []
+    for field in dict.fromkeys(fields(before) + fields(now)):
+        old, new = (_get(config, field, absent) for config in (before, now))
+        if old != new:
+            texts = ("absent" if value is absent else repr(value) for value in (old, new))
+            found.append("config.{}: {} before, {} now".format(field, *texts))
+    return found
+
+
+def _get(config: ConfigDict, field: str, absent: Any) -> Any:
+    for name in field.split("."):
+        if not isinstance(config, ConfigDict) or name not in config:
+            return absent
+        config = config[name]
+    return config
+
+
+def model_config(config: ConfigDict) -> ModelConfig:
+    """`config.model` as the frozen dataclasses of `model/config.py`; fields left out have their defaults.
+
+    Raises:
+        ConfigError: an unknown field, or a value of the wrong type.
+        ModelConfigError: sizes that do not fit each other.
+    """
+    return from_section(ModelConfig, config.model, "config.model")
+
+
+def to_section(value: Any) -> ConfigDict:
+    """A dataclass as a section of a config; `from_section` is its inverse."""
+    return normal(dataclasses.asdict(value))
+
+
+def from_section(kind: type[Section], section: Mapping[str, Any] | ConfigDict, field: str) -> Section:
+    """Build the dataclass `kind` from a section named `field`, e.g. 'config.optimizer'.
+
+    Raises:
+        ConfigError: an unknown field with the nearest known one, or a value of the wrong type.
+    """
+    if not isinstance(section, Mapping | ConfigDict):
+        raise ConfigError(f"{field} must be a section with the fields of {kind.__name__}, not {section!r}")
+    kinds = typing.get_type_hints(kind)
+    known = {item.name: kinds[item.name] for item in dataclasses.fields(kind)}
+    values = {}
+    for name, value in section.items():
+        at = f"{field}.{name}"
+        if name not in known:
+            raise ConfigError(f"there is no field {at}{_suggest(at, [f'{field}.{other}' for other in known])}")
+        if dataclasses.is_dataclass(known[name]):
+            values[name] = from_section(known[name], value, at)
+        else:
+            values[name] = _typed(value, known[name], at)
+    return kind(**values)
+
+
+def _typed(value: Any, kind: Any, field: str) -> Any:
+    """`value` if it is of the annotated type; a whole number may stand for a float."""
+    if isinstance(value, list):
+        value = tuple(value)
+    for option in typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,):
+        base = typing.get_origin(option) or option
+        if base is float and type(value) is int:
+            return float(value)
+        if type(value) is base or (base not in (int, float) and isinstance(value, base)):
+            return value
+    raise ConfigError(f"{field} must be {_kind_name(kind)}, not {value!r} ({type(value).__name__})")
+
+
+def _kind_name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+
+
+def _suggest(wrong: str, known: Sequence[str]) -> str:
+    """'; did you mean X?' where something is near, else ''."""
+    last = wrong.rsplit(".", 1)[-1]
+    same = [name for name in known if name.rsplit(".", 1)[-1] == last]
+    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
+    near_last = difflib.get_close_matches(last, [name.rsplit(".", 1)[-1] for name in known], n=1, cutoff=0.8)
+    if same or near:
+        return f"; did you mean {(difflib.get_close_matches(wrong, same, n=1, cutoff=0) or near)[0]}?"
+    if near_last:
+        return f"; did you mean {next(name for name in known if name.rsplit('.', 1)[-1] == near_last[0])}?"
+    return f"; there are {', '.join(known[:12])}" if known and len(known) <= 12 else ""

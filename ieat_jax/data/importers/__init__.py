@@ -1,1 +1,0 @@
-"""Corpora of others as records of ours; nothing is downloaded, nothing is copied."""

@@ -1,0 +1,68 @@
+"""Records of JSON-lines files, as the sources of a mixture."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ieat_jax.audio.codec import check_identity
+from ieat_jax.data.quarantine import Quarantine
+from ieat_jax.data.records import Record, read_records
+from ieat_jax.errors import UserError
+
+
+class DataError(UserError):
+    """A data recipe that cannot be used."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One file of records and its share of the mixture."""
+
+    records: tuple[Record, ...]
+    audio_root: Path
+    weight: float
+    name: str
+
+
+def open_sources(settings: Any, quarantine: Quarantine, *, codec: dict | None = None) -> list[Source]:
+    """Read `config.data.sources`: {name: {records, audio_root, weight}}; a weight of 0 leaves a source out.
+
+    `codec`: identity of the codec that the run speaks with; units of another one are refused.
+    """
+    sources = []
+    for name, entry in sorted(settings.items()):
+        if not entry.weight > 0:
+            if entry.weight < 0:
+                raise DataError(f"config.data.sources.{name}.weight = {entry.weight} must not be negative")
+            continue
+        path = Path(entry.records)
+        records = tuple(read_records(path, quarantine=quarantine))
+        quarantine.expect(len(records))
+        for record in records:
+            if codec is not None and record.codec is not None:
+                check_identity(record.codec, codec, where=f"{path}: {record.dialogue_id}")
+        root = Path(entry.audio_root) if entry.audio_root else path.parent
+        sources.append(Source(records, root, float(entry.weight), str(path)))
+    if not sources:
+        raise DataError("config.data.sources names no records with a weight above 0; give at least one")
+    return sources
+
+
+def fingerprint(source: Source) -> dict[str, Any]:
+    """What a data source was made of: number of records, and a hash over them, their units included."""
+    digest = hashlib.sha256()
+    for record in source.records:
+        digest.update(json.dumps(record.raw, sort_keys=True, ensure_ascii=True, default=_listed).encode())
+        for turn in record.turns:
+            digest.update(b"-" if turn.units is None else np.asarray(turn.units, np.int32).tobytes())
+    return {"records": len(source.records), "hash": digest.hexdigest()[:16], "weight": source.weight}
+
+
+def _listed(value: Any) -> Any:
+    return value.tolist()

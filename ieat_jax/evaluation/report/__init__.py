@@ -1,0 +1,1 @@
+"""The report to read and to listen to."""

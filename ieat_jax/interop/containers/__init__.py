@@ -1,0 +1,1 @@
+"""How bytes lie: safetensors, GGUF, CTranslate2."""

@@ -1,0 +1,180 @@
+"""GGUF files (llama.cpp): dequantised weights under Hugging Face names, the configuration, and the tokenizer."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+from ieat_jax.interop.containers.source import InteropError
+from ieat_jax.text.tokenizer import Tokenizer, byte_level
+
+FAMILIES = ("llama", "qwen2", "qwen3")
+CONTROL, USER_DEFINED = 3, 4  # tokenizer.ggml.token_type
+_NAMES = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+# How text is cut into words, by tokenizer.ggml.pre (llama.cpp, llama-vocab.cpp).
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_PLAIN, _DIGITS = ("gpt-2", "default"), ("smollm",)
+_REGEX = {"qwen2": _WORDS % "", "llama-bpe": _WORDS % "{1,3}", "llama3": _WORDS % "{1,3}"}
+
+
+def open_gguf(path: str | Path) -> GGUFFile:
+    """Open a file; the header is read, tensors when asked for.
+
+    Raises:
+        InteropError: no such file, not GGUF, cut off, or an architecture that is not Llama, Qwen2 or Qwen3.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InteropError(f"{path}: there is no such file")
+    status = path.stat()
+    return GGUFFile(path, _reader(path, status.st_mtime_ns, status.st_size))
+
+
+@functools.lru_cache(maxsize=1)  # parsing a vocabulary takes seconds; the key changes with the file
+def _reader(path: Path, modified: int, size: int) -> Any:
+    del modified, size
+    try:
+        import gguf
+    except ImportError as error:
+        raise InteropError(f"{path}: reading GGUF needs its package: pip install 'ieat_jax[demo]'") from error
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise InteropError(f"{path}: not a GGUF file")
+    try:
+        return gguf.GGUFReader(path)
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+        raise InteropError(f"{path}: cut off or damaged ({error}); download it again") from error
+
+
+class GGUFFile:
+    """A `TensorSource` with Hugging Face names, and what else the file tells."""
+
+    def __init__(self, path: Path, reader: Any):
+        self._path, self._reader = path, reader
+        self.family = self._field("general.architecture")
+        if self.family not in FAMILIES:
+            known = ", ".join(FAMILIES)
+            raise InteropError(f"{path}: architecture {self.family!r} is not supported, only {known}")
+        self._tensors = {huggingface_name(tensor.name): tensor for tensor in reader.tensors}
+        if "rope_freqs.weight" in self._tensors or self._hyper("rope.scaling.type", "none") != "none":
+            raise InteropError(f"{path}: scaled RoPE cannot be read from GGUF; use the model's Hugging Face folder")
+
+    def names(self) -> list[str]:
+        """Every tensor's Hugging Face name."""
+        return list(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Its shape (GGUF stores it reversed)."""
+        return tuple(int(size) for size in self._tensors[name].shape[::-1])
+
+    def get(self, name: str) -> np.ndarray:
+        """The tensor, dequantised to float32; q and k of Llamas with their rows in Hugging Face's order."""
+        import gguf
+
+        tensor = self._tensors[name]
+        try:
+            array = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        except NotImplementedError as error:
+            raise InteropError(f"{self._path}: {tensor.name}: {error}") from error
+        array = np.array(array, np.float32).reshape(self.shape(name))
+        heads = {"q": "num_attention_heads", "k": "num_key_value_heads"}
+        projection = re.fullmatch(r".*\.self_attn\.([qk])_proj\.weight", name)
+        if self.family == "llama" and projection:  # llama.cpp rotates neighbours, Hugging Face halves
+            count = self.config[heads[projection.group(1)]]
+            array = array.reshape(count, -1, 2, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
+        return array
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        """A Hugging Face config.json."""
+        heads, width = self._hyper("attention.head_count"), self._hyper("embedding_length")
+        return dict(
+            model_type=self.family,
+            vocab_size=self.shape("model.embed_tokens.weight")[0],
+            hidden_size=width,
+            intermediate_size=self._hyper("feed_forward_length"),
+            num_hidden_layers=self._hyper("block_count"),
+            num_attention_heads=heads,
+            num_key_value_heads=self._hyper("attention.head_count_kv", heads),
+            head_dim=self._hyper("attention.key_length", width // heads),
+            max_position_embeddings=self._hyper("context_length"),
+            # The shortest decimal of the stored float32: 1e-05, not 9.999999747378752e-06.
+            rms_norm_eps=float(str(np.float32(self._hyper("attention.layer_norm_rms_epsilon")))),
+            rope_theta=float(self._hyper("rope.freq_base", 1e4)),
+            tie_word_embeddings="lm_head.weight" not in self._tensors,
+        )
+
+    def tokenizer(self) -> Tokenizer:
+        """The byte-level BPE tokenizer in the file.
+
+        Raises:
+            InteropError: another kind of tokenizer, or words are cut in a way that is not known here.
+        """
+        kind, words = self._field("tokenizer.ggml.model"), self._field("tokenizer.ggml.pre", "default")
+        if kind != "gpt2" or words not in (*_PLAIN, *_DIGITS, *_REGEX):
+            raise InteropError(
+                f"{self._path}: its tokenizer ({kind}, {words}) cannot be rebuilt; give one by config.tokenizer.path"
+            )
+        tokens = self._field("tokenizer.ggml.tokens")
+        merges = [tuple(merge.split(" ")) for merge in self._field("tokenizer.ggml.merges")]
+        vocab = {token: number for number, token in enumerate(tokens)}
+        llama3 = words in ("llama-bpe", "llama3")
+        backend = tokenizers.Tokenizer(models.BPE(vocab, merges, ignore_merges=llama3))
+        backend.decoder = decoders.ByteLevel()
+        if words in _REGEX:
+            split = pre_tokenizers.Split(tokenizers.Regex(_REGEX[words]), "isolated")
+            to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+            backend.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+        else:
+            backend.pre_tokenizer = byte_level(digits=words in _DIGITS)
+        if words == "qwen2":
+            backend.normalizer = normalizers.NFC()
+        kinds = self._field("tokenizer.ggml.token_type")
+        added = [(token, kind) for token, kind in zip(tokens, kinds, strict=True) if kind in (CONTROL, USER_DEFINED)]
+        backend.add_tokens(
+            [tokenizers.AddedToken(token, special=kind == CONTROL, normalized=False) for token, kind in added]
+        )
+        return Tokenizer(backend)
+
+    def _hyper(self, name: str, default: Any = None) -> Any:
+        """A hyperparameter: a field under the architecture's name."""
+        return self._field(f"{self.family}.{name}", default)
+
+    def _field(self, name: str, default: Any = None) -> Any:
+        field = self._reader.get_field(name)
+        value = default if field is None else field.contents()
+        if value is None:
+            raise InteropError(f"{self._path}: the file does not say {name}")
+        return value
+
+
+def huggingface_name(name: str) -> str:
+    """Of a GGUF tensor; a name that is not known stays as it is."""
+    block, layer = re.fullmatch(r"(blk\.(\d+)\.)?.*", name).groups()
+    stem, _, kind = name.removeprefix(block or "").rpartition(".")
+    if stem not in _NAMES:
+        return name
+    return f"model.layers.{layer}.{_NAMES[stem]}.{kind}" if block else f"{_NAMES[stem]}.{kind}"

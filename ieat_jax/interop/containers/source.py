@@ -1,0 +1,219 @@
+"""Where tensors are read from: one small interface, and Hugging Face safetensors folders behind it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import ml_dtypes
+import numpy as np
+
+from ieat_jax.errors import UserError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+MAX_HEADER = 100_000_000  # bytes; the format's own limit
+LFS_POINTER = b"version https://git-lfs"
+
+
+class InteropError(UserError):
+    """Weights that cannot be read, or that do not fit the model; names file and tensors."""
+
+
+class TensorSource(Protocol):
+    """Named tensors, read one at a time."""
+
+    def names(self) -> list[str]:
+        """Every tensor's name."""
+        ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Its shape, without reading it."""
+        ...
+
+    def get(self, name: str) -> np.ndarray:
+        """The tensor, float32, in memory of its own."""
+        ...
+
+
+def open_safetensors(folder: str | Path) -> TensorSource:
+    """The tensors of a Hugging Face folder: `model.safetensors`, or the shards of its index; a file is opened as such.
+
+    Only headers are read here; `get` reads one tensor. float64, float16 and bfloat16 become float32.
+
+    Raises:
+        InteropError: nothing to read, a shard is missing, a file is cut off or is not safetensors, or a shard lacks
+            tensors that the index promises.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        return _Safetensors([_File(folder)])
+    if not folder.is_dir():
+        raise InteropError(f"{folder}: there is no such file or folder")
+    if (folder / SINGLE).is_file():
+        return _Safetensors([_File(folder / SINGLE)])
+    if not (folder / INDEX).is_file():
+        raise InteropError(f"{folder}: holds neither {SINGLE} nor {INDEX}{_what_else(folder)}")
+    where = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(where, dict) or not where:
+        raise InteropError(f"{folder / INDEX}: no weight_map in it; download the file again")
+    shards = sorted(set(where.values()))
+    strange = [shard for shard in shards if not isinstance(shard, str) or Path(shard).name != shard]
+    if strange:
+        raise InteropError(f"{folder / INDEX}: shards must lie in the same folder, not at {_listed(strange)}")
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        raise InteropError(f"{folder}: {len(missing)} of {len(shards)} shards are missing: {_listed(missing)}")
+    files = {shard: _File(folder / shard) for shard in shards}
+    absent = [name for name, shard in where.items() if name not in files[shard].tensors]
+    if absent:
+        raise InteropError(f"{folder}: the index promises tensors that their shards lack: {_listed(absent)}")
+    return _Safetensors(files.values())
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """A JSON object from a file such as config.json.
+
+    Raises:
+        InteropError: no such file, not JSON, or not an object.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InteropError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InteropError(f"{path}: not JSON ({error}); download the file again") from error
+    if not isinstance(value, dict):
+        raise InteropError(f"{path}: holds a JSON {type(value).__name__}, not an object")
+    return value
+
+
+class ArraySource:
+    """Tensors that are in memory already."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]):
+        self._arrays = dict(arrays)
+
+    def names(self) -> list[str]:
+        """Every tensor's name."""
+        return list(self._arrays)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Its shape."""
+        return tuple(self._arrays[name].shape)
+
+    def get(self, name: str) -> np.ndarray:
+        """A copy, float32."""
+        return np.array(self._arrays[name], np.float32)
+
+
+class _Safetensors:
+    """Tensors of one or several safetensors files."""
+
+    def __init__(self, files: Iterable[_File]):
+        self._file_of = {name: file for file in files for name in file.tensors}
+
+    def names(self) -> list[str]:
+        return list(self._file_of)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._file_of[name].tensors[name][1]
+
+    def get(self, name: str) -> np.ndarray:
+        return self._file_of[name].read(name)
+
+
+class _File:
+    """One safetensors file: u64 header length, JSON header, data. The data is memory-mapped when a tensor is read."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
+            if start == LFS_POINTER[:8]:
+                raise InteropError(f"{path}: a git LFS pointer, not the weights; run `git lfs pull` in its folder")
+            if size < 8 or size < 8 + length <= 8 + MAX_HEADER:
+                raise InteropError(f"{path}: cut off inside its header ({size} bytes); download it again")
+            if length > MAX_HEADER:
+                raise InteropError(f"{path}: not a safetensors file")
+            header = file.read(length)
+        try:
+            entries = json.loads(header)
+            entries.pop("__metadata__", None)
+            self.tensors = {name: self._entry(entry) for name, entry in entries.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InteropError(f"{path}: not a safetensors file, or a damaged header ({error})") from error
+        self.start = 8 + length
+        end = self.start + max((entry[2] + entry[3] for entry in self.tensors.values()), default=0)
+        if size < end:
+            raise InteropError(f"{path}: cut off: the header promises {end} bytes, the file holds {size}; get it again")
+
+    @staticmethod
+    def _entry(entry: Mapping[str, Any]) -> tuple[str, tuple[int, ...], int, int]:
+        """(dtype, shape, offset, bytes) of a header entry."""
+        dtype, shape, (begin, end) = entry["dtype"], tuple(map(int, entry["shape"])), map(int, entry["data_offsets"])
+        if begin < 0 or end < begin or min(shape, default=0) < 0:
+            raise ValueError(f"impossible shape {shape} or offsets [{begin}, {end}]")
+        if dtype in DTYPES and end - begin != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
+            raise ValueError(f"{dtype} of shape {shape} does not take {end - begin} bytes")
+        return dtype, shape, begin, end - begin
+
+    def read(self, name: str) -> np.ndarray:
+        dtype, shape, offset, size = self.tensors[name]
+        if dtype not in DTYPES:
+            raise InteropError(
+                f"{self.path}: {name} is stored as {dtype}; only {', '.join(DTYPES)} can be read: "
+                "use a checkpoint that is not quantised"
+            )
+        if not size:
+            return np.zeros(shape, np.float32)
+        stored = np.memmap(self.path, DTYPES[dtype], "r", self.start + offset, shape)
+        return np.array(stored, np.float32)
+
+
+def _listed(names: Iterable[Any]) -> str:
+    return ", ".join(map(str, names))
+
+
+def _what_else(folder: Path) -> str:
+    """A hint on what the folder holds instead."""
+    if any(folder.glob("pytorch_model*.bin")):
+        return " but PyTorch .bin files, which are not read: load it with transformers and save_pretrained it once"
+    found = sorted(path.name for path in folder.glob("*.safetensors"))
+    return f"; it holds {_listed(found)}: name the file itself" if found else ""
+
+
+def check_tensors(
+    source: TensorSource, expected: Mapping[str, tuple[int, ...]], *, where: str, ignore: str = r"(?!)"
+) -> None:
+    """Raise an InteropError that lists every missing, mis-shaped and unexpected tensor of a source.
+
+    Args:
+        source: what is there.
+        expected: {name: shape} of what must be there.
+        where: of the source, for the message.
+        ignore: full-match pattern of names that may be there or not.
+    """
+    there = set(source.names())
+    missing = [f"  missing: {name} {shape}" for name, shape in expected.items() if name not in there]
+    shaped = [
+        f"  wrong shape: {name} is {source.shape(name)}, must be {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in there and source.shape(name) != tuple(shape)
+    ]
+    unexpected = [
+        f"  unexpected: {name} {source.shape(name)}"
+        for name in sorted(there - set(expected))
+        if not re.fullmatch(ignore, name)
+    ]
+    if missing or shaped or unexpected:
+        raise InteropError(
+            f"{where}: the tensors do not fit the configuration: {len(missing)} missing, {len(shaped)} of a wrong "
+            f"shape, {len(unexpected)} unexpected\n" + "\n".join([*missing, *shaped, *unexpected])
+        )

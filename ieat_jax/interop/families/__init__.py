@@ -1,0 +1,1 @@
+"""Model families: their names and configurations, beside ours."""

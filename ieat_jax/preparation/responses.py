@@ -1,0 +1,108 @@
+"""Replies for records that have none: the LLM that is to be taught answers what its teacher will read.
+
+In self-distillation the supervised reply is the LLM's own (BLSP-Emo, Ultravox). It reads the words and what the user
+feels, as the teacher of stage `align` does, and answers greedily.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ieat_jax.data.injection import privileged
+from ieat_jax.data.records import Record, to_json
+from ieat_jax.errors import UserError
+from ieat_jax.inference.generator import Generator, Limits, Reply
+from ieat_jax.inference.prompt import UserTurn
+from ieat_jax.inference.sampling import Sampling
+from ieat_jax.interop.families.llm import load_llm
+from ieat_jax.model.config import ListenConfig, ModelConfig, SpeakConfig
+from ieat_jax.model.names import map_named
+from ieat_jax.model.unified import build_model
+from ieat_jax.text.chat import ChatFormat
+
+GREEDY = Sampling(temperature=0.0)
+
+
+def text_generator(spec: str, system_text: str, *, max_response: int = 24, batch_size: int = 32) -> Generator:
+    """A generator for text alone, with the LLM `spec` as `interop.llm.load_llm` takes it; it does not think.
+
+    Raises:
+        InteropError: the LLM cannot be loaded.
+    """
+    llm = load_llm(spec)
+    config = ModelConfig(
+        listen=ListenConfig(clip_seconds=1.0), llm=llm.config, speak=SpeakConfig(enabled=False, freeze_layer=0)
+    )
+    weights = dict(llm.weights(config))
+    abstract = jax.eval_shape(functools.partial(build_model, config), jax.random.key(0))
+    # Listen and the emotion heads are never used: text turns have no clips.
+    model = map_named(lambda name, leaf: jnp.asarray(weights.get(name, np.zeros(leaf.shape)), leaf.dtype), abstract)
+    chat = ChatFormat(llm.tokenizer(), thinks=False, system_text=system_text)
+    return Generator(model, config, chat, sampling=GREEDY, limits=Limits(response=max_response), batch_size=batch_size)
+
+
+def told(record: Record, index: int) -> str:
+    """What the teacher reads of a turn: its words, and what the user feels where that is known; always the same."""
+    known = privileged(record, index, np.random.default_rng(0))
+    return f"{record.turns[index].text} ({known})" if known else record.turns[index].text
+
+
+def add_responses(records: Sequence[Record], generator: Generator, source: str) -> tuple[list[dict[str, Any]], int]:
+    """(JSON objects of the records with a reply to every turn that had none, distinct prompts that were answered).
+
+    `source` is stored as the replies' provenance, `ieat.response.source`. Equal prompts are answered once.
+
+    Raises:
+        UserError: the model answers nothing to a prompt, which is named.
+    """
+    history: list[tuple[UserTurn, ...]] = [()] * len(records)
+    values = [copy.deepcopy(to_json(record)) for record in records]
+    answers: dict[tuple[tuple[str, str | None], ...], str] = {}
+    for index in range(max((len(record.turns) for record in records), default=0)):
+        asked = {
+            number: (*history[number], UserTurn(text=told(record, index)))
+            for number, record in enumerate(records)
+            if index < len(record.turns)
+        }
+        open_turns = {_key(turns): turns for number, turns in asked.items() if not _said(records[number], index)}
+        new = {key: turns for key, turns in open_turns.items() if key not in answers}
+        for key, reply in zip(new, generator.reply(list(new.values()), think=False), strict=True):
+            if not reply.text:
+                raise UserError(f"{source} answers nothing to {new[key][-1].text!r}; use another LLM or system text")
+            answers[key] = _whole_sentences(reply)
+        for number, turns in asked.items():
+            text = _said(records[number], index)
+            if not text:
+                text = answers[_key(turns)]
+                _store(values[number]["turns"][index], text, source)
+            history[number] = (*turns[:-1], turns[-1].answered(text))
+    return values, len(answers)
+
+
+def _whole_sentences(reply: Reply) -> str:
+    """The reply on one line; one that was cut at its limit, up to its last whole sentence if it has one."""
+    text = " ".join(reply.text.split())
+    ends = [match.end() for match in re.finditer(r"[.!?](?=\s|$)|[。！？]", text)]
+    return text[: ends[-1]] if ends and not reply.response_ended else text
+
+
+def _said(record: Record, index: int) -> str:
+    return record.turns[index].response_text
+
+
+def _key(turns: Sequence[UserTurn]) -> tuple[tuple[str, str | None], ...]:
+    return tuple((turn.text, turn.response) for turn in turns)
+
+
+def _store(turn: dict[str, Any], text: str, source: str) -> None:
+    turn["response_text"] = text
+    ours = turn.get("ieat") or {}
+    turn["ieat"] = {**ours, "response": {**(ours.get("response") or {}), "source": source}}

@@ -1,0 +1,177 @@
+"""Offline speech units: a codec trained on the replies of a corpus, and records with the units of their replies."""
+
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from ieat_jax.audio.codec import UnitCodec, check_identity
+from ieat_jax.audio.files import AudioError, read_audio
+from ieat_jax.codecs.load import load_codec
+from ieat_jax.codecs.mel import MelCodec, train_mel_codec
+from ieat_jax.codecs.source_filter import MELS, analyse
+from ieat_jax.data.quarantine import Quarantine
+from ieat_jax.data.records import Record, with_units
+from ieat_jax.errors import UserError
+
+MAX_SECONDS = 60.0  # of one reply
+HELD_OUT = 8  # clips that tell how well a codec does
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class UnitError(UserError):
+    """Records of which no units can be made."""
+
+
+def reply_files(records: Iterable[Record]) -> list[str]:
+    """The distinct `response_audio` paths, in the order of their first use."""
+    return list(
+        dict.fromkeys(turn.response_audio for record in records for turn in record.turns if turn.response_audio)
+    )
+
+
+def train_on_replies(
+    files: Sequence[str], root: Path, quarantine: Quarantine, *, codes: int, minutes: float, seed: int
+) -> tuple[MelCodec, dict[str, float]]:
+    """Train a codec on replies drawn at random, `minutes` at most -> (codec, figures of `resynthesis` on others).
+
+    A file that cannot be read is noted in the quarantine under its path. Figures are empty for small corpora.
+
+    Raises:
+        UnitError: no replies. CodecError: too little speech.
+    """
+    if not files:
+        raise UnitError("no record has a response_audio: there is nothing to train a codec on")
+    order = [files[index] for index in np.random.default_rng(seed).permutation(len(files))]
+    held_out = order[: min(HELD_OUT, len(order) // 20)]
+    codec = train_mel_codec(
+        _readable(order[len(held_out) :], root, quarantine), codes=codes, max_minutes=minutes, seed=seed
+    )
+    waveforms = list(_readable(held_out, root, quarantine))
+    return codec, resynthesis(codec, waveforms) if waveforms else {}
+
+
+def _readable(files: Iterable[str], root: Path, quarantine: Quarantine) -> Iterator[np.ndarray]:
+    for file in files:
+        quarantine.expect(1)
+        try:
+            yield read_audio(file, max_seconds=MAX_SECONDS, root=root)
+        except AudioError as error:
+            quarantine.note(file, error.code, str(error))
+
+
+def resynthesis(codec: UnitCodec, waveforms: Sequence[np.ndarray]) -> dict[str, float]:
+    """How waveforms differ from decoding their units; means over frames that can be heard.
+
+    'spectrum_db': of the log-mel envelope without its level; 'level_db'; 'pitch_semitones': median where both are
+    voiced; 'voicing': share of frames with the same voicing.
+    """
+    spectrum, level, pitch, voicing = [], [], [], []
+    for waveform in waveforms:
+        (before, voiced), (after, voiced_after) = (
+            analyse(wave[: len(waveform)]) for wave in (waveform, codec.decode(codec.encode(waveform)))
+        )
+        decibels, decibels_after = (10 / np.log(10) * frames[:, :MELS] for frames in (before, after))
+        loud = decibels.mean(axis=1) > decibels.mean(axis=1).max() - 40
+        difference = (decibels_after - decibels)[loud]
+        spectrum.append(np.abs(difference - difference.mean(axis=1, keepdims=True)).mean(axis=1))
+        level.append(np.abs(difference.mean(axis=1)))
+        both = voiced & voiced_after
+        pitch.append(np.abs(after[both, -1] - before[both, -1]) * 12 / np.log(2))
+        voicing.append((voiced == voiced_after)[loud])
+    joined = {"spectrum_db": spectrum, "level_db": level, "pitch_semitones": pitch, "voicing": voicing}
+    return {
+        name: float((np.median if name == "pitch_semitones" else np.mean)(np.concatenate(parts)))
+        for name, parts in joined.items()
+    }
+
+
+def encode_files(
+    files: Sequence[str], root: Path, codec: Path, *, workers: int | None = None
+) -> Iterator[tuple[str, np.ndarray | AudioError]]:
+    """(file, its units or what is wrong with it), in the order given; `workers` processes (default: all cores)."""
+    workers = min(workers or os.cpu_count() or 1, -(-len(files) // 8))
+    jobs = ((file, str(root)) for file in files)
+    if workers <= 1:
+        _load(str(codec))
+        yield from map(_encode, jobs)
+        return
+    # Spawned, not forked: the caller may run threads that a fork would leave in a broken state.
+    context = multiprocessing.get_context("spawn")
+    with (
+        _one_thread_each(),
+        ProcessPoolExecutor(workers, mp_context=context, initializer=_load, initargs=(str(codec),)) as pool,
+    ):
+        # In parts, so that a large corpus is not queued as a whole.
+        while part := list(islice(jobs, 512 * workers)):
+            yield from pool.map(_encode, part, chunksize=8)
+
+
+_codec: UnitCodec | None = None
+
+
+def _load(spec: str) -> None:
+    global _codec
+    _codec = load_codec(spec)
+
+
+def _encode(job: tuple[str, str]) -> tuple[str, np.ndarray | AudioError]:
+    file, root = job
+    try:
+        return file, _codec.encode(read_audio(file, max_seconds=MAX_SECONDS, root=root))
+    except AudioError as error:
+        return file, error
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started inside use one thread for linear algebra: they share the cores already."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+
+
+def add_units(
+    records: Iterable[Record],
+    units: dict[str, np.ndarray | AudioError],
+    identity: dict,
+    quarantine: Quarantine,
+    *,
+    where: str,
+) -> list[Record]:
+    """The records with their replies' units; one with a reply that cannot be read is quarantined and left out.
+
+    Raises:
+        CodecError: a record has units of another codec and no audio to make new ones of.
+    """
+    kept = []
+    for record in records:
+        found, bad = {}, None
+        for turn in record.turns:
+            if turn.response_audio is None:
+                if turn.units is not None:
+                    check_identity(record.codec, identity, where=f"{where}: {record.dialogue_id}")
+                continue
+            result = units[turn.response_audio]
+            if isinstance(result, AudioError):
+                bad = bad or result
+            else:
+                found[turn.turn_id] = result
+        if bad is not None:
+            name = f"{where}: {record.dialogue_id}"
+            quarantine.note(name, bad.code, f"{name}: {bad}")
+        else:
+            kept.append(with_units(record, found, identity) if found else record)
+    return kept

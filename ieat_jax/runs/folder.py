@@ -1,0 +1,229 @@
+"""A run's folder, complete in itself: what training writes there, and how a trained model is loaded from it.
+
+config.json       the configuration
+tokenizer/        the tokenizer
+codec/            the unit codec of a run that speaks (of CosyVoice, whose files are large: where it is)
+frozen/           parameters that training does not change, saved once
+checkpoints/N/    trainable parameters, optimiser state and metadata after step N
+handover.json     where the first parameters came from
+metrics.jsonl, tensorboard/, quarantine.jsonl
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ieat_jax.audio.codec import (CodecError, UnitCodec, check_identity)
+from ieat_jax.codecs.load import (load_codec)
+from ieat_jax.config.recipes import from_json, model_config, to_json
+from ieat_jax.errors import UserError
+from ieat_jax.model.config import ModelConfig
+from ieat_jax.model.names import named_leaves
+from ieat_jax.model.unified import UnifiedModel
+from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
+from ieat_jax.model.abstract import (abstract_model)
+from ieat_jax.runs.checkpoints import list_steps, restore_named
+from ieat_jax.model.partition import (join)
+
+CONFIG, TOKENIZER, CODEC, FROZEN, CHECKPOINTS = "config.json", "tokenizer", "codec", "frozen", "checkpoints"
+HANDOVER, QUARANTINE = "handover.json", "quarantine.jsonl"
+POINTER = "pointer.json"  # in codec/: {'path': file, **identity}
+
+
+class RunError(UserError):
+    """A run folder that is missing, incomplete, or of another model; names it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained model with everything that its use needs."""
+
+    path: Path
+    step: int
+    stage: str
+    config: ConfigDict
+    model_config: ModelConfig
+    model: UnifiedModel
+    tokenizer: TextTokenizer
+    codec: UnitCodec | None
+    mesh: Mesh | None  # that the parameters lie on; None = a single device
+    metadata: dict[str, Any]  # of the step
+
+
+def save_run_files(
+    path: str | Path, config: ConfigDict, tokenizer: TextTokenizer, codec: UnitCodec | None = None
+) -> None:
+    """Write config, tokenizer and codec into a run's folder, which may be that of a run that is resumed.
+
+    The config is replaced; tokenizer and codec must be those that the run began with. All processes call it; process 0
+    writes.
+
+    Raises:
+        RunError: the folder has another tokenizer.
+        CodecError: the folder has another codec.
+    """
+    path = Path(path)
+    if jax.process_index() == 0:
+        path.mkdir(parents=True, exist_ok=True)
+        _save_tokenizer(path / TOKENIZER, tokenizer)
+        if codec is not None:
+            _save_codec(path / CODEC, codec)
+        write_file(path / CONFIG, to_json(config))
+    if jax.process_count() > 1:
+        with jax.set_mesh(None):
+            multihost_utils.sync_global_devices("save_run_files")
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a small file at once or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _save_tokenizer(folder: Path, tokenizer: TextTokenizer) -> None:
+    part = _new_folder(folder)
+    tokenizer.save(part)
+    if folder.is_dir():
+        same = _contents(part) == _contents(folder)
+        shutil.rmtree(part)
+        if not same:
+            raise RunError(
+                f"{folder}: this run began with another tokenizer; use that one (config.tokenizer), or a new workdir"
+            )
+        return
+    part.rename(folder)
+
+
+def _save_codec(folder: Path, codec: UnitCodec) -> None:
+    if folder.is_dir():
+        check_identity(load_run_codec(folder).identity(), codec.identity(), where=str(folder))
+        return
+    part = _new_folder(folder)
+    if hasattr(codec, "save"):
+        codec.save(part)
+    else:
+        pointer = {"path": str(Path(codec.path).absolute()), **codec.identity()}
+        (part / POINTER).write_text(json.dumps(pointer, indent=2) + "\n", encoding="utf-8")
+    part.rename(folder)
+
+
+def _new_folder(folder: Path) -> Path:
+    """An empty folder beside `folder`, to be renamed to it when it is complete."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    return part
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def load_run_codec(folder: str | Path) -> UnitCodec:
+    """The codec in a run's codec/ folder.
+
+    Raises:
+        CodecError: it cannot be loaded, or the file that it points to is another one by now.
+    """
+    folder = Path(folder)
+    if not (folder / POINTER).is_file():
+        return load_codec(folder)
+    try:
+        pointer = json.loads((folder / POINTER).read_text(encoding="utf-8"))
+        path = pointer["path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CodecError(f"{folder / POINTER}: not readable ({error}); copy the run's folder again") from error
+    codec = load_codec(path)
+    check_identity(pointer, codec.identity(), where=f"{path}, named in {folder / POINTER}")
+    return codec
+
+
+def read_config(path: str | Path) -> ConfigDict:
+    """The configuration of a run.
+
+    Raises:
+        RunError: there is no run in this folder.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise RunError(f"{path}: there is no such folder; give the workdir of a training run")
+    if not (path / CONFIG).is_file():
+        raise RunError(f"{path}: no training run here ({CONFIG} is missing); give the workdir of a training run")
+    return from_json((path / CONFIG).read_text(encoding="utf-8"))
+
+
+def load_run(path: str | Path, *, step: int | None = None, mesh: Mesh | None = None) -> Run:
+    """A trained model from its run's folder, which is only read: it may be in training.
+
+    Args:
+        path: the run's folder.
+        step: None = the newest intact one.
+        mesh: where the parameters shall lie; None = on the first device.
+
+    Raises:
+        RunError: no run or step there, or parameters that are not those of its config.
+        CheckpointError: the checkpoint is damaged.
+        CodecError: the codec is missing, or not the one that the checkpoint was trained with.
+    """
+    path = Path(path)
+    config = read_config(path)
+    _check_step(path, step)
+    sizes = model_config(config)
+    abstract = abstract_model(sizes, mesh)
+    found = restore_named(path, named_leaves(abstract), step=step)
+    if found.missing:
+        names = ", ".join(found.missing[:8]) + (" ..." if len(found.missing) > 8 else "")
+        raise RunError(
+            f"{path}: step {found.step} has no {names}; {CONFIG} and checkpoint do not belong together: "
+            "copy the run's folder again as a whole"
+        )
+    tokenizer = load_tokenizer(path / TOKENIZER)
+    if tokenizer.vocab_size > sizes.llm.vocab_size:
+        raise RunError(
+            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, config.model.llm.vocab_size is "
+            f"{sizes.llm.vocab_size}; they do not belong together: copy the run's folder again as a whole"
+        )
+    return Run(
+        path=path,
+        step=found.step,
+        stage=config.stage,
+        config=config,
+        model_config=sizes,
+        model=join(abstract, found.loaded, {}),
+        tokenizer=tokenizer,
+        codec=_checked_codec(path, found.metadata.get("codec")),
+        mesh=mesh,
+        metadata=found.metadata,
+    )
+
+
+def _check_step(path: Path, step: int | None) -> None:
+    steps = list_steps(path / CHECKPOINTS)
+    if not steps:
+        raise RunError(f"{path}: the run has no checkpoint yet; train until its first one (config.checkpoint.every)")
+    if step is not None and step not in steps:
+        raise RunError(f"{path}: there is no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+
+
+def _checked_codec(path: Path, identity: dict[str, Any] | None) -> UnitCodec | None:
+    """The run's codec, if it is the one that the checkpoint was trained with."""
+    folder = path / CODEC
+    if not folder.is_dir():
+        if identity is not None:
+            raise RunError(f"{folder}: the codec is missing; copy the run's folder again as a whole")
+        return None
+    codec = load_run_codec(folder)
+    if identity is not None:
+        check_identity(identity, codec.identity(), where=str(folder))
+    return codec

@@ -1,0 +1,105 @@
+"""What a run is made of besides its parameters: tokenizer, codec, data."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from ieat_jax.audio.codec import UnitCodec
+from ieat_jax.codecs.load import load_codec
+from ieat_jax.config.recipes import model_config
+from ieat_jax.data.quarantine import Quarantine
+from ieat_jax.data.sources.jsonl import Source, open_sources
+from ieat_jax.model.config import ModelConfig
+from ieat_jax.objectives.stages import make_objective
+from ieat_jax.runs.folder import CHECKPOINTS, QUARANTINE, Run, load_run, load_run_codec
+from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
+from ieat_jax.training.resume import TrainError
+
+
+@dataclasses.dataclass(frozen=True)
+class Ingredients:
+    """What a run is made of besides its parameters."""
+
+    config: ConfigDict
+    model_config: ModelConfig
+    earlier: Run | None
+    tokenizer: TextTokenizer
+    codec: UnitCodec | None
+    sources: list[Source]
+    quarantine: Quarantine
+
+
+def sequences(config: ConfigDict) -> dict[str, int]:
+    """Sizes that are divided over the mesh axis `context`, by their field of `config.data.shapes`."""
+    shapes = config.data.shapes
+    return {name: shapes[name] for name in ("tokens", "teacher_tokens", "speak")}
+
+
+def gather(config: ConfigDict, workdir: Path, mesh: jax.sharding.Mesh) -> Ingredients:
+    """Tokenizer, codec and data of a run; checks that they fit each other before anything is computed."""
+    sizes = model_config(config)
+    make_objective(config.stage, config.objective)  # a mistake there is found before weights are read
+    resuming = (workdir / CHECKPOINTS).is_dir() and any((workdir / CHECKPOINTS).iterdir())
+    earlier = None
+    if config.init.checkpoint and not resuming:
+        earlier = load_run(config.init.checkpoint, mesh=mesh)
+    tokenizer = _tokenizer(config, earlier, workdir if resuming else None)
+    if tokenizer.vocab_size > sizes.llm.vocab_size:
+        raise TrainError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, config.model.llm.vocab_size = {sizes.llm.vocab_size} "
+            "is too small for it"
+        )
+    codec = _codec(config, sizes, earlier, workdir if resuming else None)
+    quarantine = Quarantine(config.data.max_bad_share, workdir / QUARANTINE if jax.process_index() == 0 else None)
+    sources = open_sources(config.data.sources, quarantine, codec=None if codec is None else codec.identity())
+    quarantine.check()
+    if codec is not None and not any(t.units is not None for s in sources for r in s.records for t in r.turns):
+        raise TrainError(
+            f"{', '.join(s.name for s in sources)}: no turn has speech units; extract them with "
+            "`python -m ieat_jax.prepare units`, or set config.model.speak.enabled=False"
+        )
+    return Ingredients(config, sizes, earlier, tokenizer, codec, sources, quarantine)
+
+
+def _tokenizer(config: ConfigDict, earlier: Run | None, resumed: Path | None) -> TextTokenizer:
+    rename = dict(config.tokenizer.rename)
+    if resumed is not None:
+        return load_tokenizer(resumed / "tokenizer")
+    if config.tokenizer.path:
+        return load_tokenizer(config.tokenizer.path, rename)
+    if config.init.llm:
+        from ieat_jax.interop.families.llm import load_llm
+
+        return load_llm(config.init.llm).tokenizer().renamed(rename)
+    if earlier is not None:
+        return earlier.tokenizer
+    raise TrainError("config.tokenizer.path is empty, and neither config.init.llm nor config.init.checkpoint has one")
+
+
+def _codec(config: ConfigDict, sizes: ModelConfig, earlier: Run | None, resumed: Path | None) -> UnitCodec | None:
+    """The codec of a run that speaks."""
+    if config.stage != "joint" or not sizes.speak.enabled:
+        return None
+    if resumed is not None:
+        codec = load_run_codec(resumed / "codec")
+    elif config.codec:
+        codec = load_codec(config.codec)
+    elif earlier is not None and earlier.codec is not None:
+        codec = earlier.codec
+    else:
+        raise TrainError("a joint run that speaks needs a unit codec: set config.codec to its folder")
+    if codec.vocab_size != sizes.speak.unit_vocab_size:
+        raise TrainError(
+            f"config.model.speak.unit_vocab_size = {sizes.speak.unit_vocab_size}, but the codec {codec.name} has "
+            f"{codec.vocab_size} ids; set it to that"
+        )
+    if codec.group_size != sizes.speak.group_size:
+        raise TrainError(
+            f"config.model.speak.group_size = {sizes.speak.group_size}, but the codec {codec.name} has "
+            f"{codec.group_size} units in a group; set it to that"
+        )
+    return codec

