@@ -96,9 +96,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _answer(generator, turns: list, *, think: bool, speech: bool):
     """Stream one answer to the console and return it."""
+    from ieat_jax.inference.live import stream
+
     heading = ""
     reply = None
-    for event in generator.stream(turns, think=think, speech=speech):
+    for event in stream(generator, turns, think=think, speech=speech):
         if event.kind == "reply":
             reply = event.reply
         elif event.kind in ("think", "text"):

@@ -19,7 +19,9 @@ NUM_KINDS = 9
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """B rows, each one dialogue. int32 where nothing else is said; -1 = none. A size of 0 = that part is absent.
+    """B rows, each of one or several dialogues. int32 where nothing else is said; -1 = none.
+
+    A size of 0 = that part is absent.
 
     Rows are trees: the trunk is what later turns see (user turns and replies, branch id 0); each supervised answer,
     with its thinking, is a branch that sees the trunk before it. All supervised positions are listed in `target_*`.
@@ -27,7 +29,7 @@ class Batch:
 
     tokens: Any  # [B, T]
     positions: Any  # [B, T] RoPE position
-    segment_ids: Any  # [B, T] 0 = padding, 1 = dialogue, 2 = speech system prompt
+    segment_ids: Any  # [B, T] 0 = padding, 2n + 1 = dialogue n of the row, 2n + 2 = its speech system prompt
     branch_ids: Any  # [B, T] 0 = trunk
     audio_index: Any  # [B, T] -1 = text, else c * A + a
     answer_ids: Any  # [B, T] response tokens: number of the answer

@@ -1,24 +1,26 @@
-r"""From a dialogue to arrays: the token tree, what is supervised in it, the teacher's stream, Speak's sequence.
+"""From dialogues to arrays: a row's tokens, what is supervised in them, the teacher's stream, Speak's sequence.
 
-    trunk     system | user 1, assistant header | reply 1 | user 2, assistant header | ...
-    branches                    \- thinking 1, reply 1              \- thinking 2, reply 2
-
-A branch sees the trunk before it and itself, so earlier thinking is hidden from later turns and takes no position
-there. With internalisation every answer that thinks has a twin branch with an empty think block, whose teacher it is.
-A row can hold several dialogues, each with segment ids of its own: they do not see each other.
+The tokens are a tree (`data/tree.py`). With internalisation every answer that thinks has a twin branch with an empty
+think block, whose teacher it is. A row can hold several dialogues, each with segment ids of its own: they do not see
+each other.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from ieat_jax.audio.codec import GROUP_SIZE
 from ieat_jax.data.batch import END_OF_TURN, FORMAT, NOT_SUPERVISED, RESPONSE, SEGMENT_KINDS, ZERO_PADDED, Batch
+from ieat_jax.data.tree import TokenTree, add_user, open_answer, open_dialogue
 from ieat_jax.errors import UserError
 from ieat_jax.text.chat import ChatFormat
+
+Encode = Callable[[str], list[int]]  # text -> token ids
 
 
 class LayoutError(UserError):
@@ -75,90 +77,65 @@ class LayoutOptions:
     unit_end: int = 0  # the codec's end id
 
 
-class _Stream:
-    """A growing token tree."""
-
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.positions: list[int] = []
-        self.segments: list[int] = []
-        self.branches: list[int] = []
-        self.audio: list[int] = []
-        self.answers: list[int] = []
-        self.segment = 1  # of what is added
-        self.next = {0: 0}  # branch -> its next position; a new branch begins where the trunk stands
-
-    def begin(self, segment: int) -> None:
-        """Begin a segment, with positions from 0."""
-        self.segment, self.next = segment, {0: 0}
-
-    def add(self, tokens: Sequence[int], *, branch: int = 0, audio: int = -1, answer: int = -1) -> int:
-        """Append text tokens, or the positions of a clip from index `audio` on; returns the place of the first."""
-        first, count = len(self.tokens), len(tokens)
-        start = self.next.get(branch, self.next[0])
-        self.tokens += tokens
-        self.positions += range(start, start + count)
-        self.segments += [self.segment] * count
-        self.branches += [branch] * count
-        self.audio += range(audio, audio + count) if audio >= 0 else [-1] * count
-        self.answers += [answer] * count
-        self.next[branch] = start + count
-        return first
-
-
 class _Row:
-    """A row while it grows, turn by turn."""
+    """A row while it grows, turn by turn; what does not fit is taken back."""
 
-    def __init__(self, chat: ChatFormat | None, positions_per_clip: int, options: LayoutOptions):
-        self.chat, self.per_clip, self.options = chat, positions_per_clip, options
-        self.stream, self.teacher = _Stream(), _Stream()
+    def __init__(self, chat: ChatFormat | None, positions_per_clip: int, options: LayoutOptions, encode: Encode):
+        self.chat, self.per_clip, self.options, self.encode = chat, positions_per_clip, options, encode
+        self.tree, self.teacher = TokenTree(), TokenTree()
         self.targets: list[tuple[int, int, int, int, int]] = []  # at, id, kind, teacher at, teacher kind
         self.clips: list[Clip] = []
         self.styles: list[int] = []
         self.speak: list[tuple[int, list[int], list[int], int, int, int, int]] = []
         self.groups: list[int] = []  # positions of Speak that predict units
-        self.num_branches = self.num_spoken = 0
-        self.system: list[int] = []
-        self.num_dialogues = 0
+        self.num_branches = self.num_spoken = self.num_dialogues = 0
+        self.system = range(0)  # places of Speak's system prompt of the dialogue that grows
 
-    def dialogue(self, turns: Sequence[TurnPlan]) -> None:
-        """Append a dialogue: the speech system prompt in a segment of its own, then system prompt and turns."""
-        dialogue, speech = 2 * self.num_dialogues + 1, 2 * self.num_dialogues + 2
+    def open_dialogue(self) -> None:
+        """Append the system prompts of another dialogue."""
+        self.system = open_dialogue(self.tree, self.chat, self.num_dialogues, speech=self.options.speech)
+        open_dialogue(self.teacher, self.chat, self.num_dialogues, speech=False)
         self.num_dialogues += 1
-        if self.options.speech:
-            self.stream.begin(speech)
-            first = self.stream.add(self.chat.speech_system())
-            self.system = list(range(first, len(self.stream.tokens)))
-        self.stream.begin(dialogue)
-        self.teacher.begin(dialogue)
-        self.stream.add(self.chat.system())
-        self.teacher.add(self.chat.system())
-        for number, plan in enumerate(turns, 1):
-            self.turn(plan, last=number == len(turns))
 
-    def turn(self, plan: TurnPlan, *, last: bool) -> None:
-        """Append a user turn, its answer as branches and, unless it is the last, the reply as history."""
-        chat, stream = self.chat, self.stream
-        current = stream.add(chat.user_open)
-        self.teacher.add(chat.user_open)
+    def turn(self, plan: TurnPlan) -> None:
+        """Append a user turn and its answer as branches."""
+        chat = self.chat
         if plan.clip is None:
-            stream.add(chat.tokenizer.encode(plan.text))
+            turn_states = add_user(self.tree, chat, text=self.encode(plan.text))
         else:
-            stream.add([chat.audio_id] * plan.clip.positions, audio=len(self.clips) * self.per_clip)
+            clip = plan.clip.positions, len(self.clips) * self.per_clip
+            turn_states = add_user(self.tree, chat, clip=clip)
             self.clips.append(plan.clip)
-        self.teacher.add(chat.tokenizer.encode(plan.teacher_text))
-        stream.add(chat.user_close)
-        self.teacher.add(chat.user_close)
-        turn_states = range(current, len(stream.tokens))
+        add_user(self.teacher, chat, text=self.encode(plan.teacher_text))
         answer = len(self.styles)
         self.styles.append(plan.style)
         said = self._branch(plan, plan.thinking, answer, turn_states)
         if self.options.internalise and plan.thinking:
             self._branch(plan, {}, answer, turn_states, teacher=said)
-        if not last:
-            history = chat.response(plan.response)
-            stream.add(history)
-            self.teacher.add(history)
+
+    def history(self, plan: TurnPlan) -> None:
+        """Append a turn's reply to the trunk: what later turns see of it."""
+        reply = [*self.encode(plan.response), *self.chat.response_close]
+        self.tree.add(reply)
+        self.teacher.add(reply)
+
+    def mark(self) -> tuple[Any, ...]:
+        """Where the row stands now, for `take_back`."""
+        lists = tuple(len(values) for values in self._lists())
+        counts = self.num_branches, self.num_spoken, self.num_dialogues, self.system
+        return self.tree.mark(), self.teacher.mark(), lists, counts
+
+    def take_back(self, mark: tuple[Any, ...]) -> None:
+        """Remove everything that was added since `mark`."""
+        tree, teacher, lists, counts = mark
+        self.tree.take_back(tree)
+        self.teacher.take_back(teacher)
+        for values, size in zip(self._lists(), lists, strict=True):
+            del values[size:]
+        self.num_branches, self.num_spoken, self.num_dialogues, self.system = counts
+
+    def _lists(self) -> tuple[list[Any], ...]:
+        return self.targets, self.clips, self.styles, self.speak, self.groups
 
     def _branch(
         self,
@@ -169,23 +146,23 @@ class _Row:
         teacher: tuple[int, int] | None = None,
     ) -> tuple[int, int]:
         """Append one answer; `teacher` = the answer whose twin this is, as returned: (first target, first in Speak)."""
-        chat, stream = self.chat, self.stream
+        chat, tree = self.chat, self.tree
         self.num_branches += 1
         branch = self.num_branches
         twin = teacher is not None
-        opened = chat.think_open if thinking else chat.empty_think
         pieces = self._thought(thinking) + self._said(plan.response)
         ids = [token for tokens, _, _ in pieces for token in tokens]
-        answers = [answer if kind == RESPONSE and not twin else -1 for tokens, kind, _ in pieces for _ in tokens]
-        begun = stream.add(opened, branch=branch)
+        opened = open_answer(tree, chat, branch, thinks=bool(thinking))
+        first = tree.add(ids, branch=branch)
+        tree.answers[first:] = [
+            answer if kind == RESPONSE and not twin else -1 for tokens, kind, _ in pieces for _ in tokens
+        ]
         # A base without a think slot answers right behind the user's turn.
-        first = stream.add(ids, branch=branch)
-        stream.answers[first:] = answers
         before = first - 1 if opened else turn_states[-1]
         teacher_before = -1
         if self.options.teacher:
-            header = len(self.teacher.tokens) - 1
-            self.teacher.add(opened, branch=branch)
+            header = len(self.teacher) - 1
+            open_answer(self.teacher, chat, branch, thinks=bool(thinking))
             taught = self.teacher.add(ids, branch=branch)
             teacher_before = taught - 1 if opened else header
         first_target, response_target = len(self.targets), None
@@ -203,7 +180,7 @@ class _Row:
             kinds = (NOT_SUPERVISED if twin else kind, kind if teacher_at >= 0 else NOT_SUPERVISED)
             self.targets.append((at, token, kinds[0], teacher_at, kinds[1]))
         response_at = self.targets[response_target][0]  # the token before the first response token
-        first_speak = self._spoken(plan, response_at, begun, turn_states, answer, thinking, teacher)
+        first_speak = self._spoken(plan, response_at, opened.start, turn_states, answer, thinking, teacher)
         return response_target, first_speak
 
     def _thought(self, thinking: dict[str, str]) -> list[tuple[list[int], int, bool]]:
@@ -211,7 +188,7 @@ class _Row:
         pieces = []
         for number, (segment, sentence) in enumerate(thinking.items()):
             text = sentence if number == 0 else " " + sentence
-            pieces.append((self.chat.tokenizer.encode(text), SEGMENT_KINDS[segment], False))
+            pieces.append((self.encode(text), SEGMENT_KINDS[segment], False))
         if thinking:
             close = list(self.chat.think_close)
             tag = close.index(self.chat.tokenizer.token_id("</think>")) + 1
@@ -219,7 +196,7 @@ class _Row:
         return pieces
 
     def _said(self, response: str) -> list[tuple[list[int], int, bool]]:
-        ids = self.chat.tokenizer.encode(response)
+        ids = self.encode(response)
         return [(ids, RESPONSE, False), ([self.chat.end_of_turn], END_OF_TURN, False)]
 
     def _spoken(
@@ -243,9 +220,9 @@ class _Row:
             or (teacher is not None and not self.options.internalise_units)
         ):
             return -1
-        response = len(self.chat.tokenizer.encode(plan.response))
+        response = len(self.encode(plan.response))
         until = response_at + (1 if thinking else 2)
-        states = self.system + list(turn_states) + list(range(begun, until))
+        states = [*self.system, *turn_states, *range(begun, until)]
         text = list(range(until, response_at + 1 + response))  # the end of turn is never fed
         units = list(plan.units)
         units += [self.options.unit_end] * (GROUP_SIZE - len(units) % GROUP_SIZE)
@@ -278,14 +255,28 @@ class _Row:
     def size(self) -> dict[str, int]:
         """How large the row is by now, under the names of `Shapes`."""
         return {
-            "tokens": len(self.stream.tokens),
+            "tokens": len(self.tree),
             "clips": len(self.clips),
             "targets": len(self.targets),
             "answers": len(self.styles),
-            "teacher_tokens": len(self.teacher.tokens) if self.options.teacher else 0,
+            "teacher_tokens": len(self.teacher) if self.options.teacher else 0,
             "speak": len(self.speak),
             "groups": len(self.groups),
         }
+
+    def too_large(self, shapes: Shapes) -> dict[str, int]:
+        """The sizes that are above those of `shapes`."""
+        return {name: size for name, size in self.size().items() if size > getattr(shapes, name)}
+
+    def is_full_for(self, plan: TurnPlan, shapes: Shapes) -> bool:
+        """Whether a turn cannot fit for reasons that are known before its texts are tokens."""
+        spoken = 0 if plan.units is None or not self.options.speech else len(plan.units) // GROUP_SIZE + 1
+        return (
+            len(self.styles) >= shapes.answers
+            or (plan.clip is not None and len(self.clips) >= shapes.clips)
+            or (plan.clip is not None and len(self.tree) + plan.clip.positions > shapes.tokens)
+            or len(self.groups) + spoken > shapes.groups
+        )
 
 
 def _tokens(pieces: list[tuple[list[int], int, bool]]):
@@ -303,48 +294,73 @@ def lay_out(
     frames: int,
     mels: int,
     positions_per_clip: int,
+    encode: Encode | None = None,
 ) -> tuple[Batch, list[int]]:
     """Dialogues -> (a row: a `Batch` without its first dimension, turns of each that are in it).
 
     A dialogue that does not fit into what is left keeps its first turns, perhaps none; the first dialogue keeps one at
-    least. `frames` = F, `mels` = M, `positions_per_clip` = A.
+    least. `frames` = F, `mels` = M, `positions_per_clip` = A; `encode` = the tokenizer's, with a memory where texts are
+    asked for again.
 
     Raises:
         LayoutError: not even the first turn of the first dialogue fits; names the size and its config field.
     """
-    kept: list[Sequence[TurnPlan]] = []
+    row = _Row(chat, positions_per_clip, options, encode or functools.cache(chat.tokenizer.encode))
     counts: list[int] = []
-    row = None
     for turns in dialogues:
-        for count in range(len(turns), -1, -1):
-            longer = _Row(chat, positions_per_clip, options)
-            for dialogue in (*kept, turns[:count]):
-                longer.dialogue(dialogue)
-            too_large = {name: size for name, size in longer.size().items() if size > getattr(shapes, name)}
-            if count == 0 or not too_large:
-                break
-            first_size = too_large
-        counts.append(count)
-        if count:
-            kept, row = [*kept, turns[:count]], longer
-        elif row is None:
-            name, size = next(iter(first_size.items()))
-            raise LayoutError(
-                "too_long",
-                f"the first turn alone needs {size} {name}, config.data.shapes.{name} is {getattr(shapes, name)}; "
-                "raise it",
-            )
+        if row.num_dialogues == 0:
+            _check_alone(turns[0], row, shapes)
+        counts.append(_append(turns, row, shapes))
     return _arrays(row, shapes, frames, mels), counts
+
+
+def check_alone(plan: TurnPlan, chat: ChatFormat, shapes: Shapes, options: LayoutOptions, encode: Encode) -> None:
+    """Raise what `lay_out` raises for a first dialogue that begins with this turn.
+
+    Raises:
+        LayoutError: the turn alone is larger than a row; names the size and its config field.
+    """
+    _check_alone(plan, _Row(chat, 0, options, encode), shapes)
+
+
+def _check_alone(plan: TurnPlan, row: _Row, shapes: Shapes) -> None:
+    empty = row.mark()
+    row.open_dialogue()
+    row.turn(plan)
+    for name, size in row.too_large(shapes).items():
+        raise LayoutError(
+            "too_long",
+            f"the first turn alone needs {size} {name}, config.data.shapes.{name} is {getattr(shapes, name)}; raise it",
+        )
+    row.take_back(empty)
+
+
+def _append(turns: Sequence[TurnPlan], row: _Row, shapes: Shapes) -> int:
+    """Append as many first turns of a dialogue as fit; returns how many."""
+    fits = row.mark()  # the row that is left when the next turn does not fit
+    row.open_dialogue()
+    for number, plan in enumerate(turns):
+        if row.is_full_for(plan, shapes):
+            row.take_back(fits)
+            return number
+        if number:
+            row.history(turns[number - 1])
+        row.turn(plan)
+        if row.too_large(shapes):
+            row.take_back(fits)
+            return number
+        fits = row.mark()
+    return len(turns)
 
 
 def empty_row(shapes: Shapes, *, frames: int, mels: int) -> Batch:
     """A row of padding, without a batch dimension: the shapes and types of every row of these `shapes`."""
-    return _arrays(_Row(None, 0, LayoutOptions()), shapes, frames, mels)
+    return _arrays(_Row(None, 0, LayoutOptions(), list), shapes, frames, mels)
 
 
 def _arrays(row: _Row, shapes: Shapes, frames: int, mels: int) -> Batch:
     """The collected lists as padded arrays."""
-    stream, teacher = row.stream, row.teacher if row.options.teacher else _Stream()
+    tree, teacher = row.tree, row.teacher if row.options.teacher else TokenTree()
 
     def padded(name: str, values: Sequence, size: int, *tail: int) -> np.ndarray:
         array = np.full((size, *tail), 0 if name in ZERO_PADDED else -1, np.int32)
@@ -361,12 +377,12 @@ def _arrays(row: _Row, shapes: Shapes, frames: int, mels: int) -> Batch:
     at, ids, kind, teacher_at, teacher_kind = columns(row.targets, 5)
     state, fed, wanted, place, spoken, answer, speak_teacher = columns(row.speak, 7)
     sequences = {
-        "tokens": (stream.tokens, shapes.tokens),
-        "positions": (stream.positions, shapes.tokens),
-        "segment_ids": (stream.segments, shapes.tokens),
-        "branch_ids": (stream.branches, shapes.tokens),
-        "audio_index": (stream.audio, shapes.tokens),
-        "answer_ids": (stream.answers, shapes.tokens),
+        "tokens": (tree.tokens, shapes.tokens),
+        "positions": (tree.positions, shapes.tokens),
+        "segment_ids": (tree.segments, shapes.tokens),
+        "branch_ids": (tree.branches, shapes.tokens),
+        "audio_index": (tree.audio, shapes.tokens),
+        "answer_ids": (tree.answers, shapes.tokens),
         "clip_frames": ([len(clip.mel) for clip in row.clips], shapes.clips),
         "clip_emotion": ([clip.emotion for clip in row.clips], shapes.clips),
         "target_at": (at, shapes.targets),

@@ -41,7 +41,7 @@ class HostRows(grain.MapDataset):
 
 def make_batches(
     sources: Sequence[Source],
-    recipe: RowSpec,
+    spec: RowSpec,
     quarantine: Quarantine,
     *,
     batch_size: int,
@@ -54,25 +54,25 @@ def make_batches(
     Raises:
         DataError: no records, or a batch that does not divide over the hosts.
     """
-    if recipe.pack < 1:
-        raise DataError(f"config.data.pack = {recipe.pack}: a row holds at least 1 dialogue")
+    if spec.pack < 1:
+        raise DataError(f"config.data.pack = {spec.pack}: a row holds at least 1 dialogue")
     if batch_size % hosts:
         raise DataError(
             f"config.data.batch_size = {batch_size} does not divide over {hosts} processes; choose a multiple of them"
         )
-    needed = steps * batch_size * recipe.pack
+    needed = steps * batch_size * spec.pack
     parts = []
     for number, source in enumerate(sources):
         if not source.records:
             raise DataError(f"{source.name}: holds no usable record")
-        repeats = balanced(source.records, recipe.balance)
+        repeats = balanced(source.records, spec.balance)
         keys = [(number, index) for index, count in enumerate(repeats) for _ in range(count)]
         epochs = needed // len(keys) + 1  # of each alone as many as the whole run could ask for
-        parts.append(grain.MapDataset.source(keys).seed(recipe.seed + number).shuffle().repeat(epochs))
+        parts.append(grain.MapDataset.source(keys).seed(spec.seed + number).shuffle().repeat(epochs))
     mixed = parts[0]
     if len(parts) > 1:
         mixed = grain.MapDataset.mix(parts, weights=[source.weight for source in sources])
-    rows = mixed.batch(recipe.pack, batch_fn=np.asarray).map_with_index(RowMaker(sources, recipe, quarantine))
+    rows = mixed.batch(spec.pack, batch_fn=np.asarray).map_with_index(RowMaker(sources, spec, quarantine))
     return HostRows(rows, batch_size, host, hosts).batch(batch_size // hosts, batch_fn=stack).slice(slice(steps))
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from ieat_jax.audio.logmel import HOP, clip_log_mel
 from ieat_jax.data.batch import Batch
 from ieat_jax.data.injection import InjectionConfig, choose_mode, privileged, thinking
 from ieat_jax.data.labels import EMOTIONS, STYLES
-from ieat_jax.data.layout import Clip, LayoutError, LayoutOptions, Shapes, TurnPlan, lay_out
+from ieat_jax.data.layout import Clip, Encode, LayoutError, LayoutOptions, Shapes, TurnPlan, check_alone, lay_out
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, Turn
 from ieat_jax.data.sources.jsonl import DataError, Source
@@ -52,9 +52,9 @@ class RowSpec:
 class RowMaker:
     """Turns the (source, record index) pairs of a row into the row; bad records are replaced by the next good one."""
 
-    def __init__(self, sources: Sequence[Source], recipe: RowSpec, quarantine: Quarantine):
-        self.sources, self.recipe, self.quarantine = sources, recipe, quarantine
-        self._mel = lru_cache(maxsize=4096)(self._load_mel)  # short clips are small, and decoding is not free
+    def __init__(self, sources: Sequence[Source], spec: RowSpec, quarantine: Quarantine):
+        self.sources, self.spec, self.quarantine = sources, spec, quarantine
+        self._mel = functools.lru_cache(maxsize=4096)(self._load_mel)  # short clips are small, and decoding is not free
 
     def __call__(self, row: int, keys: np.ndarray) -> Batch:
         """The row of a global row index; `keys` [dialogues, 2].
@@ -63,24 +63,30 @@ class RowMaker:
             QuarantineError: too many records are bad.
             DataError: no record of a source can be used.
         """
-        dialogues = [self._dialogue(row * len(keys) + place, *map(int, key)) for place, key in enumerate(keys)]
-        return self.lay_out(dialogues)
+        encode = functools.cache(self.spec.chat.tokenizer.encode)
+        dialogues = [self._dialogue(row * len(keys) + place, *map(int, key), encode) for place, key in enumerate(keys)]
+        return self.lay_out(dialogues, encode)
 
-    def lay_out(self, dialogues: Sequence[Sequence[TurnPlan]]) -> Batch:
-        """Planned dialogues as one row."""
-        recipe = self.recipe
+    def lay_out(self, dialogues: Sequence[Sequence[TurnPlan]], encode: Encode | None = None) -> Batch:
+        """Planned dialogues as one row; `encode` as in `layout.lay_out`.
+
+        Raises:
+            LayoutError: not even the first turn of the first dialogue fits.
+        """
+        spec = self.spec
         row, _ = lay_out(
             dialogues,
-            recipe.chat,
-            recipe.shapes,
-            recipe.options,
-            frames=recipe.frames,
-            mels=recipe.num_mels,
-            positions_per_clip=recipe.clip_positions(recipe.frames),
+            spec.chat,
+            spec.shapes,
+            spec.options,
+            frames=spec.frames,
+            mels=spec.num_mels,
+            positions_per_clip=spec.clip_positions(spec.frames),
+            encode=encode,
         )
         return row
 
-    def _dialogue(self, example: int, source: int, index: int) -> list[TurnPlan]:
+    def _dialogue(self, example: int, source: int, index: int, encode: Encode) -> list[TurnPlan]:
         """The dialogue of a global example index, or the next one of its source that can be used."""
         records = self.sources[source].records
         for step in range(len(records)):
@@ -89,7 +95,8 @@ class RowMaker:
                 continue
             try:
                 plans = self.plan(record, self.sources[source].audio_root, example)
-                self.lay_out([plans[:1]])  # too long alone: bad; too long beside others: shortened
+                # Too long alone: bad; too long beside others: shortened.
+                check_alone(plans[0], self.spec.chat, self.spec.shapes, self.spec.options, encode)
                 return plans
             except (AudioError, LayoutError) as error:
                 self.quarantine.note(record.dialogue_id, error.code, str(error))
@@ -99,27 +106,27 @@ class RowMaker:
 
     def plan(self, record: Record, root: Path, example: int) -> list[TurnPlan]:
         """One record's turns, their random choices drawn from (seed, example)."""
-        rng = np.random.default_rng([self.recipe.seed, example])
+        rng = np.random.default_rng([self.spec.seed, example])
         return [self._plan(record, index, root, example, rng) for index in range(len(record.turns))]
 
     def _plan(self, record: Record, index: int, root: Path, example: int, rng: np.random.Generator) -> TurnPlan:
-        recipe, turn = self.recipe, record.turns[index]
+        spec, turn = self.spec, record.turns[index]
         if not turn.response_text:
             raise LayoutError("no_response", f"{record.dialogue_id}: turn {turn.turn_id} has no response_text")
-        mode, dropped = choose_mode(recipe.injection, example, rng)
-        if not recipe.chat.thinks:
+        mode, dropped = choose_mode(spec.injection, example, rng)
+        if not spec.chat.thinks:
             mode = "none"
         thought = thinking(record, index, rng)
-        thought = {name: sentence for name, sentence in thought.items() if name in recipe.injection.segments}
-        known = privileged(record, index, rng) if recipe.privileged else ""
+        thought = {name: sentence for name, sentence in thought.items() if name in spec.injection.segments}
+        known = privileged(record, index, rng) if spec.privileged else ""
         if mode == "partial":
             thought = dict(list(thought.items())[dropped:])
         told = f"{turn.text} ({known})" if known else turn.text
-        units = turn.units if recipe.options.speech else None
+        units = turn.units if spec.options.speech else None
         if units is not None and not len(units):
             units = None
         return TurnPlan(
-            clip=self._clip(turn, record, root) if recipe.user == "audio" else None,
+            clip=self._clip(turn, record, root) if spec.user == "audio" else None,
             text=told,
             teacher_text=told,
             thinking=thought if mode in THINKING_MODES else {},
@@ -133,9 +140,9 @@ class RowMaker:
             raise LayoutError("no_audio", f"{record.dialogue_id}: turn {turn.turn_id} has no split_audio_file")
         mel = self._mel(turn.audio, root)
         return Clip(
-            mel, self.recipe.clip_positions(len(mel)), EMOTIONS.index(turn.emotion) if turn.emotion in EMOTIONS else -1
+            mel, self.spec.clip_positions(len(mel)), EMOTIONS.index(turn.emotion) if turn.emotion in EMOTIONS else -1
         )
 
     def _load_mel(self, audio: str, root: Path) -> np.ndarray:
-        waveform = read_audio(audio, max_seconds=self.recipe.clip_seconds, root=root)
-        return clip_log_mel(waveform, num_mels=self.recipe.num_mels, window_seconds=self.recipe.clip_seconds)
+        waveform = read_audio(audio, max_seconds=self.spec.clip_seconds, root=root)
+        return clip_log_mel(waveform, num_mels=self.spec.num_mels, window_seconds=self.spec.clip_seconds)

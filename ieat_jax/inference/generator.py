@@ -1,7 +1,7 @@
-"""Replies from a trained model: batches of dialogues for evaluation, one dialogue streamed for talking."""
+"""Replies from a trained model to batches of dialogues; `live.py` streams one."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -111,7 +111,7 @@ class Generator:
 
     @classmethod
     def from_run(cls, run: Any, **options: Any) -> "Generator":
-        """For a training run as `training.run.load_run` returns it; `options` as in the constructor."""
+        """For a training run as `runs.folder.load_run` returns it; `options` as in the constructor."""
         chat = ChatFormat.from_config(run.tokenizer, run.config)
         return cls(run.model, run.model_config, chat, codec=run.codec, mesh=run.mesh, **options)
 
@@ -157,14 +157,6 @@ class Generator:
                 for number, reply in zip(rows, self._reply_batch(batch, rows, speech, max_response), strict=True):
                     replies[number] = reply
         return replies
-
-    def stream(self, turns: Sequence[UserTurn], *, think: bool = True, speech: bool = True) -> Iterator[Any]:
-        """Answer the last turn of one dialogue as it comes: see `stream.Event`."""
-        from ieat_jax.inference.live import stream_reply
-
-        if speech:
-            self.require_speech()
-        return stream_reply(self, turns, think=think, speech=speech)
 
     def context(self):
         """The mesh to compute under."""

@@ -133,8 +133,22 @@ class _Speaker:
         return np.concatenate(self.chunks) if self.chunks else np.zeros(0, np.float32)
 
 
-def stream_reply(generator: Generator, turns: Sequence[UserTurn], *, think: bool, speech: bool) -> Iterator[Event]:
-    """Yield the events of one reply; the last has kind 'reply'."""
+def stream(
+    generator: Generator, turns: Sequence[UserTurn], *, think: bool = True, speech: bool = True
+) -> Iterator[Event]:
+    """Answer the last turn of one dialogue as it comes: the events of the reply, of which the last has kind 'reply'.
+
+    Raises:
+        GenerationError: the model cannot speak.
+        PromptError: turns that cannot be answered.
+        AudioError: a clip cannot be read.
+    """
+    if speech:
+        generator.require_speech()
+    return _events(generator, turns, think=think, speech=speech)
+
+
+def _events(generator: Generator, turns: Sequence[UserTurn], *, think: bool, speech: bool) -> Iterator[Event]:
     host_prompt = generator.prompts.build(turns, think=think, speech=speech)
     model, rules = generator.model, generator.text_rules
     thinking, saying = _Words(generator.chat.tokenizer), _Words(generator.chat.tokenizer)

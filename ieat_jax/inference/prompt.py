@@ -11,6 +11,7 @@ import numpy as np
 
 from ieat_jax.audio.files import MIN_SECONDS, SAMPLE_RATE, read_audio
 from ieat_jax.audio.logmel import clip_log_mel
+from ieat_jax.data.tree import TokenTree, add_user, open_answer, open_dialogue
 from ieat_jax.errors import UserError
 from ieat_jax.model.config import ListenConfig
 from ieat_jax.model.listen import adapter_length
@@ -115,65 +116,39 @@ class PromptBuilder:
             raise PromptError(
                 "this model's chat format has no think block; ask for a reply without thinking (--no-think)"
             )
-        row = _Row(self)
-        if speech:
-            row.add(self.chat.speech_system(), segment=2)
-        system = len(row.tokens)
-        row.add(self.chat.system())
+        tree, clips = TokenTree(), []
+        system = open_dialogue(tree, self.chat, 0, speech=speech)
+        heard = 0  # audio positions so far
         for number, turn in enumerate(turns, 1):
-            current = len(row.tokens)
-            row.add_user(turn, number)
+            clip = None
+            if turn.audio is None and not turn.text:
+                raise PromptError(f"turn {number} has neither audio nor text")
+            if turn.audio is not None:
+                clips.append(self._mel(turn.audio))
+                clip = int(adapter_length(self.listen.adapter, len(clips[-1]))), heard
+                heard += clip[0]
+            current = add_user(
+                tree, self.chat, clip=clip, text=self.chat.tokenizer.encode(turn.text) if turn.text else ()
+            )
             if number < len(turns):
                 if turn.response is None:
                     raise PromptError(f"turn {number} has no answer; every turn before the last needs one")
-                row.add(self.chat.response(turn.response))
-        row.add(self.chat.think_open if think else self.chat.empty_think)
-        prefix = np.concatenate([np.arange(system), np.arange(current, len(row.tokens))])
+                tree.add(self.chat.response(turn.response))
+        open_answer(tree, self.chat, 1, thinks=think)
         return HostPrompt(
-            tokens=np.asarray(row.tokens, np.int32),
-            positions=np.concatenate([np.arange(system), np.arange(len(row.tokens) - system)]).astype(np.int32),
-            segment_ids=np.asarray(row.segments, np.int32),
-            audio_index=np.asarray(row.audio_index, np.int32),
-            clips=tuple(row.clips),
-            speech_prefix=prefix.astype(np.int32),
+            tokens=np.asarray(tree.tokens, np.int32),
+            positions=np.asarray(tree.positions, np.int32),
+            segment_ids=np.asarray(tree.segments, np.int32),
+            audio_index=np.asarray(tree.audio, np.int32),
+            clips=tuple(clips),
+            speech_prefix=np.asarray([*system, *range(current.start, len(tree))], np.int32),
             thinks=think,
         )
 
-
-class _Row:
-    """A prompt while it grows."""
-
-    def __init__(self, builder: PromptBuilder):
-        self.builder = builder
-        self.tokens: list[int] = []
-        self.segments: list[int] = []
-        self.audio_index: list[int] = []
-        self.clips: list[np.ndarray] = []
-        self.heard = 0  # audio positions so far
-
-    def add(self, tokens: Sequence[int], *, segment: int = 1) -> None:
-        """Append text tokens."""
-        self.tokens += tokens
-        self.segments += [segment] * len(tokens)
-        self.audio_index += [-1] * len(tokens)
-
-    def add_user(self, turn: UserTurn, number: int) -> None:
-        """Append a user turn and the assistant's header."""
-        chat, listen = self.builder.chat, self.builder.listen
-        if turn.audio is None and not turn.text:
-            raise PromptError(f"turn {number} has neither audio nor text")
-        self.add(chat.user_open)
-        if turn.audio is not None:
-            waveform = load_audio(turn.audio, listen.clip_seconds)
-            mel = clip_log_mel(waveform, num_mels=listen.encoder.num_mels, window_seconds=listen.clip_seconds)
-            count = int(adapter_length(listen.adapter, len(mel)))
-            self.clips.append(mel)
-            self.add([chat.audio_id] * count)
-            self.audio_index[len(self.tokens) - count :] = range(self.heard, self.heard + count)
-            self.heard += count
-        if turn.text:
-            self.add(chat.tokenizer.encode(turn.text))
-        self.add(chat.user_close)
+    def _mel(self, audio: Path | str | np.ndarray) -> np.ndarray:
+        """A clip's log-mel [F, M]."""
+        waveform = load_audio(audio, self.listen.clip_seconds)
+        return clip_log_mel(waveform, num_mels=self.listen.encoder.num_mels, window_seconds=self.listen.clip_seconds)
 
 
 def stack_prompts(

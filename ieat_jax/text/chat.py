@@ -80,7 +80,12 @@ class ChatFormat:
 
     def response(self, text: str) -> list[int]:
         r"""`{text}<|im_end|>\n`: an answer, as history."""
-        return [*self.tokenizer.encode(text), *self._pieces["response_close"]]
+        return [*self.tokenizer.encode(text), *self.response_close]
+
+    @property
+    def response_close(self) -> list[int]:
+        r"""`<|im_end|>\n`: what follows an answer that is history."""
+        return list(self._pieces["response_close"])
 
     @functools.cached_property
     def end_of_turn(self) -> int:

@@ -76,17 +76,17 @@ def evaluation_batches(run: Any, records: Path, audio_root: Path | None, *, batc
     """
     chat = ChatFormat.from_config(run.tokenizer, run.config)
     unit_end = None if run.codec is None else run.codec.end_id
-    recipe = make_row_spec(run.config, run.model_config.listen, chat, unit_end=unit_end)
-    recipe = dataclasses.replace(
-        recipe,
+    spec = make_row_spec(run.config, run.model_config.listen, chat, unit_end=unit_end)
+    spec = dataclasses.replace(
+        spec,
         user="audio",
-        injection=dataclasses.replace(recipe.injection, mode="explicit"),
-        options=dataclasses.replace(recipe.options, teacher=False, internalise=False, internalise_units=False),
-        shapes=dataclasses.replace(recipe.shapes, teacher_tokens=0, clips=run.config.data.shapes.clips),
+        injection=dataclasses.replace(spec.injection, mode="explicit"),
+        options=dataclasses.replace(spec.options, teacher=False, internalise=False, internalise_units=False),
+        shapes=dataclasses.replace(spec.shapes, teacher_tokens=0, clips=run.config.data.shapes.clips),
     )
     identity = None if run.codec is None else run.codec.identity()
     quarantine = Quarantine(max_share=1.0, path=None)
-    maker = RowMaker([], recipe, quarantine)
+    maker = RowMaker([], spec, quarantine)
     root = Path(audio_root or Path(records).parent)
     rows: list[Batch] = []
     for number, record in enumerate(read_records(records, quarantine=quarantine)):

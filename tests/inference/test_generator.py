@@ -9,6 +9,7 @@ from helpers import tiny_run
 from ieat_jax.audio.files import AudioError
 from ieat_jax.errors import UserError
 from ieat_jax.inference.generator import GenerationError
+from ieat_jax.inference.live import stream
 from ieat_jax.inference.prompt import PromptError, UserTurn
 
 
@@ -48,7 +49,7 @@ def test_a_dialogue_gets_the_same_reply_alone_and_in_a_batch():
 
 @pytest.mark.parametrize("number", [0, 2])
 def test_a_streamed_reply_is_the_batch_reply_and_its_events_add_up(number):
-    events = list(generator().stream(tiny_run.dialogues()[number]))
+    events = list(stream(generator(), tiny_run.dialogues()[number]))
     assert_same(events[-1].reply, replies()[number])
     parts = {kind: [event for event in events if event.kind == kind] for kind in ("think", "text", "audio")}
     assert "".join(event.text for event in parts["think"]).strip() == replies()[number].think_text
@@ -123,7 +124,7 @@ def test_a_format_without_think_slot():
 def test_a_model_without_speak_writes_but_cannot_speak():
     silent = tiny_run.make_generator(tiny_run.make_run(speaks=False))
     assert silent.reply(tiny_run.dialogues()[:1])[0].text
-    for ask in (lambda: silent.reply(tiny_run.dialogues()[:1], speech="units"), lambda: silent.stream([])):
+    for ask in (lambda: silent.reply(tiny_run.dialogues()[:1], speech="units"), lambda: stream(silent, [])):
         with pytest.raises(GenerationError, match="has no Speak"):
             ask()
 
