@@ -242,11 +242,12 @@ def tokenizer(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """`prepare check`: problems go to stdout as JSON lines, the summary to stderr."""
+    from ieat_jax.data.understood import LabelError, Labels
     from ieat_jax.preparation.validate import ALWAYS_FATAL, check_manifest
 
-    quarantine = Quarantine(arguments.max_bad_share)
+    quarantine, labels = Quarantine(arguments.max_bad_share), Labels()
     root = arguments.audio_root or arguments.records.parent
-    for line, problems in check_manifest(arguments.records, root, max_seconds=arguments.max_seconds):
+    for line, problems in check_manifest(arguments.records, root, labels, max_seconds=arguments.max_seconds):
         quarantine.expect(1)
         if not problems:
             continue
@@ -257,12 +258,20 @@ def check(arguments: argparse.Namespace) -> int:
         print(json.dumps(report), flush=True)
     counts = quarantine.summary()
     listed = ", ".join(f"{count} x {code}" for code, count in counts.items())
-    bad = f"{len(quarantine)} bad ({listed})" if counts else "all good"
+    strange = labels.sentences()
+    bad = f"{len(quarantine)} bad ({listed})" if counts else "none bad" if strange else "all good"
     print(f"{arguments.records}: {quarantine.total} records, {bad}", file=sys.stderr)
+    for sentence in strange:
+        print(f"{arguments.records}: {sentence}", file=sys.stderr)
     if fatal := [code for code in counts if code in ALWAYS_FATAL]:
         print(f"error: {', '.join(fatal)} is never accepted, however few they are", file=sys.stderr)
         return 1
     quarantine.check()
+    try:
+        labels.check(arguments.max_bad_share, arguments.records)
+    except LabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

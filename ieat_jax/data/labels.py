@@ -1,6 +1,8 @@
 """The labels: emotions of the user, styles of the reply, their spellings, and the word each has in a think block."""
 
+import re
 import unicodedata
+from collections.abc import Mapping
 from types import MappingProxyType
 
 # HumDial's seven, then our extension: Emo-DB labels boredom.
@@ -34,32 +36,86 @@ _STYLE_WORDS = {
 }
 _INTENSITY_WORDS = {"slight": ("slight", "轻微"), "moderate": ("moderate", "中等"), "strong": ("strong", "强烈")}
 
-# Further spellings (en, zh, de), compared without case; label names and words are added below.
+# Further spellings (en, zh, de), compared without case, brackets, hyphens and underscores; label names and words are
+# added below. They are those of IEMOCAP, CREMA-D, RAVDESS, TESS, SAVEE, ESD, MELD, EmoV-DB, DailyDialog, RECCON,
+# Emo-DB, MSP-Podcast, MER, AffectNet, SenseVoice and emotion2vec. One letter or a number means another thing in every
+# corpus, so it is not understood. Choices: excited and amused are happy, frustrated is anger,
+# contempt is disgust, worried is fear, calm is neutral, disappointed is sad.
 _EMOTION_SPELLINGS = {
-    "neutral": "calm, none, no emotion, no_emotion, 中性, 中立, 冷静, neutrale, ruhig, neutralität",
-    "happy": "happiness, joy, joyful, excited, excitement, glad, 高兴, 快乐, 喜悦, 愉快, 兴奋, "
-    "freude, fröhlich, froh, glücklich",
-    "sad": "sadness, sorrow, unhappy, 悲伤, 伤心, 悲哀, 沮丧, trauer, traurig, traurigkeit",
-    "anger": "angry, mad, furious, 愤怒, 恼怒, 气愤, wut, wütend, ärger, verärgert, zorn",
-    "fear": "fearful, scared, frightened, anxious, anxiety, worried, 恐惧, 惊恐, 担心, 焦虑, angst, ängstlich, furcht",
-    "surprise": "astonished, amazed, 吃惊, 惊奇, 惊喜, 意外, überraschung, überrascht",
-    "disgust": "disgusting, 恶心, 反感, 嫌弃, ekel, angeekelt, angewidert",
-    "boredom": "boring, 厌倦, langeweile, gelangweilt",
+    "neutral": "neu, neutrality, neutral state, calm, none, no emotion, noemotion, 中性, 中立, 冷静, 平淡, 无情绪, "
+    "neutrale, ruhig, neutralität, 😐",
+    "happy": "hap, happiness, happines, joy, joyful, joyous, exc, excited, excitement, elated, glad, delighted, "
+    "cheerful, amused, amusement, pleased, 高兴, 快乐, 喜悦, 愉快, 欢快, 兴奋, 激动, freude, freudig, fröhlich, "
+    "froh, glücklich, 😊, 😄",
+    "sad": "sadness, sorrow, sorrowful, unhappy, grief, depressed, disappointed, disappointment, 悲伤, 伤心, 悲哀, "
+    "沮丧, 失望, trauer, traurig, traurigkeit, 😔, 😢",
+    "anger": "ang, angry, mad, furious, rage, annoyed, annoyance, irritated, fru, frustrated, frustration, 愤怒, "
+    "恼怒, 气愤, 烦躁, wut, wütend, ärger, ärgerlich, verärgert, zorn, zornig, 😡",
+    "fear": "fea, fearful, scared, frightened, terrified, anxious, anxiety, nervous, worried, worry, 恐惧, 惊恐, "
+    "恐慌, 担心, 担忧, 焦虑, 紧张, angst, ängstlich, furcht, furchtsam, 😰, 😨",
+    "surprise": "sur, surprised, pleasant surprise, pleasant surprised, pleasantly surprised, ps, astonished, "
+    "astonishment, amazed, 吃惊, 惊奇, 惊喜, 意外, 震惊, überraschung, überrascht, 😮",
+    "disgust": "dis, disgusted, disgusting, contempt, contemptuous, 恶心, 反感, 嫌弃, 轻蔑, 蔑视, ekel, angeekelt, "
+    "angewidert, 🤢",
+    "boredom": "bored, boring, 厌倦, langeweile, gelangweilt",
 }
 _STYLE_SPELLINGS = {
-    "comfort": "comforting, consoling, console, soothing, 抚慰, 宽慰, tröstend, trost",
-    "encourage": "encouraging, encouragement, supportive, 激励, 支持, ermutigend, ermutigung",
+    "comfort": "comforting, consoling, console, consolation, soothing, reassuring, empathetic, empathic, empathy, "
+    "sympathetic, sympathy, caring, compassionate, gentle, warm, 抚慰, 宽慰, 同情, 关心, 关怀, 共情, 温柔, "
+    "tröstend, trost, mitfühlend",
+    "encourage": "encouraging, encouragement, supportive, motivating, inspiring, 激励, 支持, 鼓舞, ermutigend, "
+    "ermutigung",
+    "fear": "concerned, concern",
 }
+_INTENSITY_SPELLINGS = {
+    "slight": "slightly, lo, low, weak, mild, light, 轻度, 弱, 低, 轻, leicht, schwach",
+    "moderate": "md, med, mid, medium, normal, moderately, average, 中度, 中, 一般, 普通, mittel, mäßig",
+    "strong": "hi, high, intense, severe, very, strongly, extreme, 重度, 强, 高, stark, hoch",
+}
+# Annotators who say that they do not know, or that it is none of our labels (EmoV-DB's sleepy).
+_UNKNOWN = (
+    "xxx, xx, oth, other, others, unk, und, unknown, emo unknown, undefined, unspecified, unclear, undecided, "
+    "no agreement, n/a, na, nan, null, ?, -, sleepy, sleepiness, 其他, 其它, 未知, 不确定, 无法判断, andere, "
+    "sonstige, unbekannt, unklar"
+)
+_LANGUAGE_SPELLINGS = {
+    "en": "eng, english, american english, british english, us english, 英文, 英语, englisch",
+    "zh": "zho, chi, cmn, yue, wuu, chinese, mandarin, mandarin chinese, cantonese, 中文, 汉语, 普通话, 国语, 粤语, "
+    "chinesisch",
+    "de": "deu, ger, german, deutsch, 德语, 德文",
+    "fr": "fra, fre, french, français, 法语",
+    "es": "spa, spanish, español, 西班牙语",
+    "it": "ita, italian, italiano, 意大利语",
+    "ja": "jpn, japanese, 日本語, 日语, 日文",
+    "ko": "kor, korean, 한국어, 韩语",
+    "ru": "rus, russian, русский, 俄语",
+    "pt": "por, portuguese, português, 葡萄牙语",
+}
+_SOURCE_SPELLINGS = {
+    "gold": "ground truth, gt, reference, acted, actor",
+    "human": "annotator, annotators, annotated, manual, manually, crowd, crowdsourced, expert, 人工, mensch",
+}
+_BRACKETS = re.compile(r"<\|(.*)\|>|<(.*)>|\[(.*)\]|\((.*)\)|\"(.*)\"|'(.*)'")
+_PARTS = re.compile(r"[/|,;+&、]")
+_TAG = re.compile(r"([a-z]{2,3})( [a-z0-9]{1,8})*")
 
 
 def _spelling(raw: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", raw).casefold().split())
+    """One form for what differs by case, width, hyphens, brackets and German's two ways of writing umlauts."""
+    text = unicodedata.normalize("NFKC", raw).casefold().strip()
+    while match := _BRACKETS.fullmatch(text):
+        text = next(inner for inner in match.groups() if inner is not None).strip()
+    text = " ".join(re.sub(r"[_\-\s]+", " ", text).split()).rstrip(".!。") or text
+    return text.translate(_UMLAUTS)
+
+
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
 
 
 def _table(words: dict, spellings: dict) -> MappingProxyType:
     table = {}
-    for label, listed in spellings.items():
-        names = {label, *words.get(label, ()), *listed.split(", ")}
+    for label in dict.fromkeys((*words, *spellings)):
+        names = {label, *words.get(label, ()), *filter(None, spellings.get(label, "").split(", "))}
         table |= {_spelling(name): label for name in names}
     return MappingProxyType(table)
 
@@ -68,16 +124,64 @@ _EMOTION_OF = _table(_EMOTION_WORDS, _EMOTION_SPELLINGS)
 _STYLE_OF = MappingProxyType(
     {name: label for name, label in _EMOTION_OF.items() if label in STYLES} | _table(_STYLE_WORDS, _STYLE_SPELLINGS)
 )
+_INTENSITY_OF = _table(_INTENSITY_WORDS, _INTENSITY_SPELLINGS)
+_LANGUAGE_OF = _table({}, _LANGUAGE_SPELLINGS)
+_SOURCE_OF = _table({}, _SOURCE_SPELLINGS)
+_UNKNOWN_SPELLINGS = frozenset(map(_spelling, _UNKNOWN.split(", "))) | {""}
+
+
+def _read(raw: str | None, table: Mapping[str, str]) -> str | None:
+    """The label that a spelling means. Of several ('生气/angry') all have to mean the same."""
+    if raw is None:
+        return None
+    text = _spelling(raw)
+    labels = {table.get(text)} if text in table else {table.get(_spelling(part)) for part in _PARTS.split(text)}
+    return labels.pop() if len(labels) == 1 else None
 
 
 def canonical_emotion(raw: str | None) -> str | None:
     """The label of EMOTIONS that a spelling means (English, Chinese or German, any case), or None."""
-    return None if raw is None else _EMOTION_OF.get(_spelling(raw))
+    return _read(raw, _EMOTION_OF)
 
 
 def canonical_style(raw: str | None) -> str | None:
     """The label of STYLES that a spelling means, or None."""
-    return None if raw is None else _STYLE_OF.get(_spelling(raw))
+    return _read(raw, _STYLE_OF)
+
+
+def canonical_intensity(raw: str | None) -> str | None:
+    """The label of INTENSITIES that a spelling means, or None."""
+    return _read(raw, _INTENSITY_OF)
+
+
+def canonical_language(raw: str | None) -> str | None:
+    """The two-letter code of a language that is named in words, or by a code or tag ('zh-CN', 'cmn'), or None.
+
+    A tag of another language gives its first part.
+    """
+    found = _read(raw, _LANGUAGE_OF)
+    if found is None and raw is not None:
+        text = _spelling(raw.partition("(")[0])  # Chinese (Mandarin)
+        tag = _TAG.fullmatch(text)
+        first = tag[1] if tag and tag[1] not in _UNKNOWN_SPELLINGS else None
+        found = _LANGUAGE_OF.get(text) or _LANGUAGE_OF.get(first, first)
+    return found
+
+
+def canonical_source(raw: str | None) -> str | None:
+    """Where a label is from: 'gold', 'human' or 'model:NAME' however they are spelled; anything else as it stands."""
+    if raw is None:
+        return None
+    kind, colon, name = raw.partition(":")
+    if colon and _spelling(kind) == "model":
+        return f"model:{name.strip()}"
+    return _SOURCE_OF.get(_spelling(raw), raw)
+
+
+def says_unknown(raw: str) -> bool:
+    """Whether an annotation says by itself that nothing is known: IEMOCAP's `xxx`, emotion2vec's `其他/other`."""
+    text = _spelling(raw)
+    return text in _UNKNOWN_SPELLINGS or all(_spelling(part) in _UNKNOWN_SPELLINGS for part in _PARTS.split(text))
 
 
 def emotion_word(label: str, language: str) -> str:

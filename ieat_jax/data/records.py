@@ -13,7 +13,7 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,7 +22,14 @@ import numpy as np
 
 from ieat_jax.audio.codec import IDENTITY_FIELDS
 from ieat_jax.data.jsonl import RecordError, kind_of, read_objects
-from ieat_jax.data.labels import INTENSITIES, canonical_emotion, canonical_style
+from ieat_jax.data.labels import (
+    canonical_emotion,
+    canonical_intensity,
+    canonical_language,
+    canonical_source,
+    canonical_style,
+    says_unknown,
+)
 from ieat_jax.data.quarantine import Quarantine
 
 __all__ = ["Cause", "Record", "RecordError", "Turn", "iter_records", "parse_record", "read_records", "to_json"]
@@ -32,6 +39,7 @@ FATAL = ("outside_root",)
 MAX_UNIT = 2**31 - 1
 _EVENT = re.compile(r"\[([^\[\]]{1,40})\]")
 _CHINESE = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
+_KANA = re.compile(r"[\u3040-\u30ff]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -65,6 +73,7 @@ class Turn:
     raw: dict = field(default_factory=dict, repr=False)
     emotion_source: str | None = None  # gold, human, model:NAME
     think_template: str | None = None  # thinking with {emotion} and the like to be filled in
+    strange: tuple[tuple[str, str], ...] = ()  # (field, label) that nobody understands: 'emotion', 'style', 'intensity'
 
 
 @dataclass(frozen=True)
@@ -73,11 +82,12 @@ class Record:
 
     dialogue_id: str
     turns: tuple[Turn, ...]
-    language: str
+    language: str  # two letters
     kind: str | None = None
     speaker: str | None = None
     codec: dict | None = None
     raw: dict = field(default_factory=dict, repr=False)
+    strange: tuple[tuple[str, str], ...] = ()  # ('language', what is named) that nobody understands
 
 
 def read_records(path: str | Path, *, quarantine: Quarantine | None = None) -> list[Record]:
@@ -210,7 +220,8 @@ class _Parser:
                 if not 1 <= turn_id <= len(turns):
                     self.fail("no_such_turn", f"turn {turn.turn_id}: evidence in turn {turn_id} of {len(turns)}")
         meta = self.get(value, "ieat_meta", dict, "") or {}
-        language = self.get(meta, "language", str, "ieat_meta.")
+        strange: list[tuple[str, str]] = []
+        language = _label(self.get(meta, "language", str, "ieat_meta."), "language", canonical_language, strange)
         codec = self.get(meta, "codec", dict, "ieat_meta.")
         spoken = any(turn.units is not None for turn in turns)
         if codec is None and spoken:
@@ -221,11 +232,12 @@ class _Parser:
         return Record(
             dialogue_id=dialogue_id,
             turns=turns,
-            language=language or ("zh" if any(_CHINESE.search(turn.text) for turn in turns) else "en"),
-            kind=self.get(meta, "kind", str, "ieat_meta."),
+            language=language or _language_of(" ".join(turn.text for turn in turns)),
+            kind=_kind(self.get(meta, "kind", str, "ieat_meta.")),
             speaker=self.get(meta, "speaker", str, "ieat_meta."),
             codec=codec,
             raw=value | {"turns": None},  # the turns carry their own
+            strange=tuple(strange),
         )
 
     def unit_range(self, turns: tuple[Turn, ...], codec: dict | None) -> None:
@@ -246,51 +258,41 @@ class _Parser:
         ours = self.get(value, "ieat", dict, where) or {}
         inside = where + "ieat."
         emotion = self.get(ours, "emotion", dict, inside) or {}
-        raw_emotion = self._either(value, "emotion", where)
+        raw_emotion = label = self._either(value, "emotion", where)
         # A label of ours overrules HumDial's key, also when it says that the feeling is unknown.
-        label = canonical_emotion(raw_emotion)
         if "emotion" in ours and (not emotion or "label" in emotion):
-            label = self.label(emotion, "label", canonical_emotion, inside + "emotion.")
+            label = self.get(emotion, "label", str, inside + "emotion.")
+        intensity = self.get(emotion, "intensity", str, inside + "emotion.")
         events = self.get(ours, "events", list, inside)
         response = self.get(ours, "response", dict, inside) or {}
         think = self.get(ours, "think", dict, inside) or {}
+        style = self.get(response, "emotion", str, inside + "response.")
         units = self.get(response, "units", list, inside + "response.")
+        strange: list[tuple[str, str]] = []
         return Turn(
             turn_id=turn_id,
             text=text,
-            emotion=label,
+            emotion=_label(label, "emotion", canonical_emotion, strange),
             raw_emotion=self.get(emotion, "raw", str, inside + "emotion.") or raw_emotion,
-            intensity=self.intensity(emotion, inside),
+            intensity=_label(intensity, "intensity", canonical_intensity, strange),
             tone=self.get(ours, "tone", str, inside) or None,
             events=tuple(_EVENT.findall(text)) if events is None else self.strings(events, inside + "events"),
             audio=self.audio_path(value, "split_audio_file", where),
             response_text=self.get(value, "response_text", str, where) or "",
             response_audio=self.audio_path(value, "response_audio", where),
-            response_emotion=self.label(response, "emotion", canonical_style, inside + "response."),
+            response_emotion=_label(style, "style", canonical_style, strange),
             cause=self.cause(self.get(ours, "cause", dict, inside), inside + "cause."),
             think_text=self.get(think, "text", str, inside + "think.") or None,
             think_template=self.get(think, "template", str, inside + "think.") or None,
             units=None if units is None else self.units(units, inside + "response.units"),
             raw=value if units is None else _without_units(value),
-            emotion_source=self.get(emotion, "source", str, inside + "emotion."),
+            emotion_source=canonical_source(self.get(emotion, "source", str, inside + "emotion.")),
+            strange=tuple(strange),
         )
 
     def _either(self, value: dict, key: str, where: str) -> str | None:
         """`input_X or X`, as HumDial's scripts read it."""
         return self.get(value, "input_" + key, str, where) or self.get(value, key, str, where)
-
-    def label(self, owner: dict, key: str, canonical, where: str) -> str | None:
-        raw = self.get(owner, key, str, where)
-        label = canonical(raw)
-        if raw is not None and label is None:
-            self.fail("unknown_label", f"{where}{key} {raw!r} is no label; write null where it is unknown")
-        return label
-
-    def intensity(self, emotion: dict, inside: str) -> str | None:
-        value = self.get(emotion, "intensity", str, inside + "emotion.")
-        if value is not None and value not in INTENSITIES:
-            self.fail("unknown_label", f"{inside}emotion.intensity {value!r} must be one of {', '.join(INTENSITIES)}")
-        return value
 
     def strings(self, values: list, where: str) -> tuple[str, ...]:
         if not all(isinstance(value, str) for value in values):
@@ -309,7 +311,7 @@ class _Parser:
         text = self.get(value, "text", str, where)
         if not text or not text.strip():
             return None
-        return Cause(text, tuple(evidence), self.get(value, "source", str, where))
+        return Cause(text, tuple(evidence), canonical_source(self.get(value, "source", str, where)))
 
     def audio_path(self, value: dict, key: str, where: str) -> str | None:
         path = self.get(value, key, str, where)
@@ -326,6 +328,25 @@ class _Parser:
         if not all(type(value) is int and 0 <= value <= MAX_UNIT for value in values):
             self.fail("wrong_type", f"{where} must be whole numbers of 0 and above")
         return np.asarray(values, np.int32)
+
+
+def _label(raw: str | None, name: str, canonical: Callable[[str], str | None], strange: list) -> str | None:
+    """The label that `raw` means; (name, raw) is added to `strange` where nobody understands it."""
+    if raw is None:
+        return None
+    label = canonical(raw)
+    if label is None and not says_unknown(raw):
+        strange.append((name, raw))
+    return label
+
+
+def _language_of(text: str) -> str:
+    """Of words without a language: by their script."""
+    return "ja" if _KANA.search(text) else "zh" if _CHINESE.search(text) else "en"
+
+
+def _kind(raw: str | None) -> str | None:
+    return None if raw is None else re.sub(r"[\s_-]+", "_", raw.strip().lower())
 
 
 def _without_units(value: dict) -> dict:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ieat_jax.audio.files import AudioError, read_audio
 from ieat_jax.data.records import Record, RecordError, iter_records
+from ieat_jax.data.understood import Labels
 
 # Codes that fail a check however many records are good: the file as a whole is not what it should be.
 ALWAYS_FATAL = ("outside_root", "duplicate_id", "mixed_codecs")
@@ -23,10 +24,12 @@ class Problem:
     message: str
 
 
-def check_manifest(path: Path, root: Path, *, max_seconds: float) -> Iterator[tuple[int, list[Problem]]]:
+def check_manifest(
+    path: Path, root: Path, labels: Labels, *, max_seconds: float
+) -> Iterator[tuple[int, list[Problem]]]:
     """(line, its problems) of every record, in order: the line itself, its user and reply audio, its codec.
 
-    Audio is decoded by threads, a file that many records share once.
+    Audio is decoded by threads, a file that many records share once. `labels` counts every record that can be read.
 
     Raises:
         RecordError: the file cannot be read at all, or is empty.
@@ -45,6 +48,7 @@ def check_manifest(path: Path, root: Path, *, max_seconds: float) -> Iterator[tu
                 if isinstance(record, RecordError):
                     yield line, [Problem(line, None, record.code, record.message)]
                     continue
+                labels.add(record)
                 problems = [
                     Problem(line, record.dialogue_id, error.code, str(error))
                     for file in _files(record)

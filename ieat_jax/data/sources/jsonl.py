@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from ieat_jax.audio.codec import check_identity
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, read_records
+from ieat_jax.data.understood import check_labels
 from ieat_jax.errors import UserError
 
 
@@ -33,7 +35,14 @@ class Source:
 def open_sources(settings: Any, quarantine: Quarantine, *, codec: dict | None = None) -> list[Source]:
     """Read `config.data.sources`: {name: {records, audio_root, weight}}; a weight of 0 leaves a source out.
 
-    `codec`: identity of the codec that the run speaks with; units of another one are refused.
+    `codec`: identity of the codec that the run speaks with; units of another one are refused. Labels that nobody
+    understands are reported on stderr.
+
+    Raises:
+        DataError: no source, or a negative weight.
+        RecordError: a file that cannot be read.
+        CodecError: units of another codec.
+        LabelError: more labels than the quarantine's share are not understood.
     """
     sources = []
     for name, entry in sorted(settings.items()):
@@ -44,6 +53,8 @@ def open_sources(settings: Any, quarantine: Quarantine, *, codec: dict | None = 
         path = Path(entry.records)
         records = tuple(read_records(path, quarantine=quarantine))
         quarantine.expect(len(records))
+        for sentence in check_labels(records, quarantine.max_share, path):
+            print(f"{path}: {sentence}; they count as unknown", file=sys.stderr, flush=True)
         for record in records:
             if codec is not None and record.codec is not None:
                 check_identity(record.codec, codec, where=f"{path}: {record.dialogue_id}")
