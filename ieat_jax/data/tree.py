@@ -3,7 +3,8 @@ r"""The token sequence of dialogues, for training rows and for prompts: a prompt
     trunk     system | user 1, assistant header | reply 1 | user 2, assistant header | ...
     branches                    \- thinking 1, reply 1              \- thinking 2, reply 2
 
-A branch sees the trunk before it and itself, so earlier thinking is hidden from later turns and takes no position there.
+A branch sees the trunk before it and itself, so earlier thinking is hidden from later turns and takes no position
+there.
 """
 
 from __future__ import annotations

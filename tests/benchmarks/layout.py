@@ -32,27 +32,7 @@ def dialogues_of_text():
         import random
 
         draw = random.Random(0)
-        words = [
-            "the",
-            "user",
-            "feels",
-            "sad",
-            "because",
-            "i",
-            "lost",
-            "my",
-            "keys",
-            "and",
-            "you",
-            "are",
-            "kind",
-            "so",
-            "take",
-            "your",
-            "time",
-            "with",
-            "it",
-        ]
+        words = tuple("the user feels sad because i lost my keys and you are so kind".split())  # noqa: SIM905
         turns = [range(draw.randint(4, 16)) for _ in range(800)]
         said = [[" ".join(draw.choices(words, k=draw.randint(3, 25))) for _ in each] for each in turns]
     return [list(zip(turns[::2], turns[1::2], strict=False)) for turns in said if len(turns) > 1]
