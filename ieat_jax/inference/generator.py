@@ -16,7 +16,7 @@ from ieat_jax.inference.listener import Listener
 from ieat_jax.inference.prompt import HostPrompt, Prompt, PromptBuilder, UserTurn, stack_prompts
 from ieat_jax.inference.sampling import Sampling, UnitSampling
 from ieat_jax.inference.speech_decode import SpeechPlan, UnitRules, decode_speech
-from ieat_jax.inference.text_decode import TextRules, TextState, decode_text
+from ieat_jax.inference.text_decode import ENDED, TextRules, TextState, decode_text
 from ieat_jax.model.config import ModelConfig
 from ieat_jax.model.sharding import AXES, put
 from ieat_jax.model.unified import UnifiedModel
@@ -205,8 +205,9 @@ class Generator:
         size = bucket(max(len(prompt.speech_prefix) for prompt in prompts), 32) + extra + 1
         prefix = np.full((batch, size), -1, np.int32)
         lengths, following, text_end = (np.zeros(batch, np.int32) for _ in range(3))
+        num_fed = num_response_states(host)
         for row, prompt in enumerate(prompts):
-            first, fed = host["response_start"][row], host["response_length"][row] - 1
+            first, fed = host["response_start"][row], num_fed[row]
             if fed < 1:  # the model answered nothing: nothing to say
                 continue
             # After thinking the last token before the response predicts the first group, else the first response
@@ -253,3 +254,12 @@ _HOST_FIELDS = ("tokens", "phase", "response_start", "response_length", "think_c
 def host_state(state: TextState) -> dict[str, np.ndarray]:
     """The small parts of a decoding state, on the host."""
     return jax.device_get({name: getattr(state, name) for name in _HOST_FIELDS})
+
+
+def num_response_states(host: dict[str, np.ndarray]) -> np.ndarray:
+    """[B] how many response tokens have been fed, so that Speak can read their states.
+
+    All but the newest, which is the end of turn when the model has ended its turn. Of a reply that was cut, all.
+    """
+    cut = (host["phase"] == ENDED) & ~host["response_ended"]
+    return host["response_length"] - np.where(cut, 0, 1)

@@ -15,7 +15,7 @@ MAX_BYTES = 1 << 29  # what is remembered: thousands of short clips
 
 
 @jax.jit
-def _hear(listen: Listen, mel: jax.Array, frames: jax.Array) -> jax.Array:
+def _positions(listen: Listen, mel: jax.Array, frames: jax.Array) -> jax.Array:
     return listen(mel, frames)[0][:, 0]
 
 
@@ -49,7 +49,7 @@ class Listener:
         frames = np.zeros((self.rows, 1), np.int32)
         for row, mel in enumerate(mels):
             padded[row, 0, : len(mel)], frames[row] = mel, len(mel)
-        heard = np.asarray(_hear(self.listen, put(padded, "batch"), put(frames, "batch")))
+        heard = np.asarray(_positions(self.listen, put(padded, "batch"), put(frames, "batch")))
         lengths = [int(adapter_length(self.config.adapter, len(mel))) for mel in mels]
         return [heard[row, :length].copy() for row, length in enumerate(lengths)]
 

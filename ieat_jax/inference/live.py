@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ieat_jax.inference.chunks import ChunkedVocoder
-from ieat_jax.inference.generator import Generator, Reply, host_state
+from ieat_jax.inference.generator import Generator, Reply, host_state, num_response_states
 from ieat_jax.inference.prompt import HostPrompt, Prompt, UserTurn
 from ieat_jax.inference.speech_decode import SpeechPlan, SpeechState, UnitRules, choose_group, feed_group, start_speech
 from ieat_jax.inference.text_decode import ENDED, TextRules, TextState, choose, feed, start
@@ -97,7 +97,7 @@ class _Speaker:
     def advance(self, states: jax.Array, text: dict[str, np.ndarray]) -> Iterator[np.ndarray]:
         """Speak every group whose text state exists."""
         batch, length = self.prompt.tokens.shape
-        fed = int(text["response_length"][0]) - 1
+        fed = int(num_response_states(text)[0])
         over = text["phase"][0] == ENDED
         if fed < 1:
             return

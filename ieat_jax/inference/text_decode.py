@@ -3,6 +3,9 @@
 All rows step together, so the token chosen in step n of any row is stored at index n. A row that has ended feeds
 padding (segment 0), which the caches do not store. The same `start` / `choose` / `feed` serve the jitted batch loop
 and streaming.
+
+An end of turn is never fed. The last token of a reply that is cut at its limit is a word, and is fed before the row
+ends (phase CUT), because Speak reads its state.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +21,7 @@ from ieat_jax.model.sharding import lay, spec
 from ieat_jax.model.sight import Sight
 from ieat_jax.model.unified import UnifiedModel
 
-THINK, CLOSE, RESPONSE, ENDED = 0, 1, 2, 3
+THINK, CLOSE, RESPONSE, CUT, ENDED = range(5)
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,10 @@ class TextState:
     think_cache: object
     write_cache: object
     logits: jax.Array  # [B,V] for the next token
-    tokens: jax.Array  # [B,L] chosen so far, -1 beyond
+    tokens: jax.Array  # [B,L+1] chosen so far, -1 beyond; the last slot is for a step in which no row chooses
     states: jax.Array  # [B,L,D] Think states of the tokens fed so far
     step: jax.Array  # [] tokens chosen by the rows that are still running
-    phase: jax.Array  # [B] THINK, CLOSE, RESPONSE or ENDED
+    phase: jax.Array  # [B] THINK, CLOSE, RESPONSE, CUT or ENDED
     closing: jax.Array  # [B] next index into the closing piece, in phase CLOSE
     response_start: jax.Array  # [B] index of the first response token, -1 while thinking
     response_length: jax.Array  # [B] response tokens chosen, the end of turn included
@@ -94,7 +97,7 @@ def start(model: UnifiedModel, prompt: Prompt, rules: TextRules) -> tuple[TextSt
         think_cache=think_cache,
         write_cache=write_cache,
         logits=logits,
-        tokens=on_rows(jnp.full((rows, rules.max_tokens), -1, jnp.int32)),
+        tokens=on_rows(jnp.full((rows, rules.max_tokens + 1), -1, jnp.int32)),
         states=on_rows(jnp.zeros((rows, rules.max_tokens, states.shape[-1]), states.dtype)),
         step=jnp.zeros((), jnp.int32),
         phase=jnp.where(prompt.active, running, ENDED),
@@ -141,17 +144,17 @@ def choose(state: TextState, row_numbers: jax.Array, rules: TextRules) -> TextSt
 
     response_length = state.response_length + responding
     ends = responding & _among(token, rules.end)
-    stops = ends | (responding & (response_length >= state.max_response))
+    cut_off = responding & ~ends & (response_length >= state.max_response)
     phase = jnp.where(leaving, jnp.where(opened, RESPONSE, CLOSE), state.phase)
-    running = state.phase != ENDED
-    token = jnp.where(running, token, -1)
+    phase = jnp.where(cut_off, CUT, jnp.where(ends | (state.phase == CUT), ENDED, phase))
+    token = jnp.where(state.phase < CUT, token, -1)
     if seen is not None:
         seen = seen | (vocabulary == token[:, None])
     return replace(
         state,
         tokens=jax.lax.dynamic_update_slice_in_dim(state.tokens, token[:, None], state.step, 1),
         step=state.step + 1,
-        phase=jnp.where(stops, ENDED, phase),
+        phase=phase,
         closing=following,
         response_start=jnp.where(opened, state.step + 1, state.response_start),
         response_length=response_length,
@@ -162,7 +165,7 @@ def choose(state: TextState, row_numbers: jax.Array, rules: TextRules) -> TextSt
 
 
 def feed(model: UnifiedModel, state: TextState) -> TextState:
-    """Feed the token that was just chosen (the last one of a reply is never fed) and compute the next logits."""
+    """Feed the token that was just chosen (an end of turn is never fed) and compute the next logits."""
     running = (state.phase != ENDED).astype(jnp.int32)
     token = jax.lax.dynamic_slice_in_dim(state.tokens, state.step - 1, 1, 1)
     sight = Sight(state.position[:, None], running[:, None])

@@ -156,6 +156,29 @@ def test_mixture_follows_the_weights_and_packed_rows_hold_more(corpus, recipe):
     assert set(np.unique(packed.segment_ids)) == {0, 1, 3}
 
 
+def test_a_row_makes_every_text_tokens_once_also_to_see_whether_a_dialogue_fits_alone(corpus, recipe):
+    calls = []
+
+    class Counting:
+        def __getattr__(self, name):
+            return getattr(recipe.chat.tokenizer, name)
+
+        def encode(self, text):
+            calls.append(text)
+            return recipe.chat.tokenizer.encode(text)
+
+    chat = dataclasses.replace(recipe.chat, tokenizer=Counting())
+    chat.system()  # the format's own pieces become tokens here, once
+    sizes = {"tokens": 512, "teacher_tokens": 512, "answers": 4, "targets": 320, "clips": 4}
+    spec = dataclasses.replace(recipe, chat=chat, pack=4, shapes=dataclasses.replace(recipe.shapes, **sizes))
+    data, kept = batches(corpus, spec, batch_size=1, steps=3), []
+    for step in range(3):
+        calls.clear()
+        kept.append(np.unique(data[step].branch_ids).size - 1)
+        assert len(calls) == len(set(calls)) > 0
+    assert max(kept) > 1
+
+
 def test_bad_records_are_replaced_counted_and_end_the_run_when_there_are_too_many(corpus, recipe, tmp_path):
     for path in corpus.iterdir():
         if path.suffix == ".wav":

@@ -109,6 +109,21 @@ def test_a_row_keeps_what_rows_built_anew_would_keep_and_tokenises_every_text_on
         np.testing.assert_array_equal(getattr(row, field.name), getattr(alone, field.name), err_msg=field.name)
 
 
+def test_a_turn_of_a_prompt_may_hold_a_clip_and_text_after_it(chat):
+    prompts, sound = PromptBuilder(chat, CONFIG.listen), voice(0)
+    clip, text, both = (
+        prompts.build([UserTurn(*said)], think=True, speech=False)
+        for said in ((sound,), (None, "my keys"), (sound, "my keys"))
+    )
+    words = chat.tokenizer.encode("my keys")
+    close = [*chat.user_close, *chat.think_open]
+    end = len(clip.tokens) - len(close)
+    assert both.tokens.tolist() == [*clip.tokens[:end], *words, *close]
+    assert both.positions.tolist() == list(range(len(both.tokens)))
+    assert both.audio_index.tolist() == [*clip.audio_index[:end], *[-1] * (len(words) + len(close))]
+    assert text.tokens.tolist() == [*chat.system(), *chat.user_open, *words, *close]
+
+
 @pytest.mark.parametrize("think", [True, False])
 @pytest.mark.parametrize("speech", [True, False])
 @pytest.mark.parametrize("heard", [(True, True), (False, True), (True, False)])

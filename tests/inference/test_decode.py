@@ -85,15 +85,20 @@ def make_prompt(rows, *, thinks):
     )  # fmt: skip
 
 
+def num_fed(text):
+    """[B] tokens of finished responses that are fed: all but the end of turn."""
+    return np.asarray(text.response_length) - np.asarray(text.response_ended)
+
+
 def make_plan(rows, text, *, thinks):
-    start, count = np.asarray(text.response_start), np.asarray(text.response_length)
+    start, fed = np.asarray(text.response_start), num_fed(text)
     prefix, lengths = np.full((len(rows), 32), -1, np.int32), np.zeros(len(rows), np.int32)
     until = start + (0 if thinks else 1)
     for index, row in enumerate(rows):
         indices = [*range(PROMPT_LENGTHS[row]), *range(T, T + until[index])]
         prefix[index, : len(indices)] = indices
         lengths[index] = len(indices)
-    return put(SpeechPlan(prefix, lengths, T + until), "batch"), put(T + start + count - 1, "batch")
+    return put(SpeechPlan(prefix, lengths, T + until), "batch"), put(T + start + fed, "batch")
 
 
 UNIT_RULES = UnitRules(end_id=20, max_groups=9, group_size=4, sampling=UnitSampling(), seed=0)
@@ -149,27 +154,28 @@ def forward(model, tokens, positions, segments, state, units):
 def test_every_step_has_the_logits_of_one_full_forward(thinks):
     rows = [0, 1, 2, 3]
     model, text, speech = generate(rows, thinks=thinks)
+    assert not text.response_ended.all(), "no reply is cut at its limit, whose last token is read like the others"
     text_logits, unit_logits, units = logits_of_every_step(rows, model, text, thinks=thinks)
     assert units.tolist() == speech.units.tolist()
     for index, row in enumerate(rows):
         reply = text.tokens[index][text.tokens[index] >= 0]
         length = PROMPT_LENGTHS[row]
-        begin, count = int(text.response_start[index]), int(text.response_length[index])
+        begin, fed = int(text.response_start[index]), int(num_fed(text)[index])
         groups = units[index][units[index][:, 0] >= 0]
         # By the definition: h(t_2) + E(u_1), ..., then units alone; the end of turn is never fed. After thinking the
         # last token before the response predicts the first group, without thinking t_1 does.
         first = length + begin - (1 if thinks else 0)
         tokens, positions, segments = (np.zeros((1, 48), np.int32) for _ in range(3))
         state, fed_units = np.full((1, 48), -1), np.full((1, 48, 4), -1)
-        size = length + len(reply) - 1
-        tokens[0, :size] = [*np.asarray(make_prompt([row], thinks=thinks).tokens)[0, :length], *reply[:-1]]
+        size = length + begin + fed
+        tokens[0, :size] = [*np.asarray(make_prompt([row], thinks=thinks).tokens)[0, :length], *reply[: begin + fed]]
         positions[0, :size] = [*range(3), *range(size - 3)]
         segments[0, :size] = [2] * 3 + [1] * (size - 3)
-        state[0, : length + begin + count - 1] = np.arange(length + begin + count - 1)
+        state[0, :size] = np.arange(size)
         fed_units[0, first + 1 : first + len(groups)] = groups[:-1]
         all_text, all_units = forward(model, tokens, positions, segments, state, fed_units)
         np.testing.assert_allclose(
-            text_logits[index, : len(reply)], all_text[0, length - 1 : size], rtol=1e-5, atol=1e-3
+            text_logits[index, : len(reply)], all_text[0, length - 1 : length - 1 + len(reply)], rtol=1e-5, atol=1e-3
         )
         wanted = all_units[0, first : first + len(groups)]
         np.testing.assert_allclose(unit_logits[index, : len(groups)], wanted, rtol=1e-5, atol=1e-3)

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,6 +82,31 @@ def test_a_reply_can_be_cut_earlier_than_the_limits_say():
     assert len(whole.tokens) > len(reply.tokens)
     assert reply.tokens == whole.tokens[: len(reply.tokens)]
     assert reply.think_text == whole.think_text
+
+
+@pytest.mark.parametrize("think", [True, False])
+def test_of_a_reply_cut_after_its_first_token_this_token_is_spoken(think):
+    short = tiny_run.make_generator(limits=dataclasses.replace(tiny_run.LIMITS, response=1))
+    turns = tiny_run.dialogues()[2]
+    reply = short.reply([turns], think=think, speech="waveform")[0]
+    assert (reply.text, reply.response_ended) != ("", True)
+    assert len(reply.units) or reply.speech_ended  # Speak was asked, and may have answered with its end
+    assert_same(list(stream(short, turns, think=think))[-1].reply, reply)
+
+
+def test_the_last_token_of_a_reply_that_was_cut_is_spoken_like_the_others(monkeypatch):
+    fresh, ends = tiny_run.make_generator(), []
+    plan_speech = fresh.plan_speech
+
+    def noting(prompts, host, batch, length):
+        plan, end = plan_speech(prompts, host, batch, length)
+        ends.append((np.asarray(end) - length - host["response_start"])[: len(prompts)].tolist())
+        return plan, end
+
+    monkeypatch.setattr(fresh, "plan_speech", noting)
+    cut = fresh.reply(tiny_run.dialogues()[:1], speech="units", max_response=3)[0]
+    assert not cut.response_ended
+    assert ends == [[3]]
 
 
 def test_the_history_changes_the_answer_and_every_clip_is_heard_once(monkeypatch):

@@ -18,7 +18,7 @@ from ieat_jax.data.layout import Clip, LayoutOptions, Shapes, TurnPlan, lay_out
 from ieat_jax.inference.generator import Generator, Limits
 from ieat_jax.inference.prompt import UserTurn
 from ieat_jax.inference.speech_decode import feed_group, start_speech
-from ieat_jax.inference.text_decode import RESPONSE, feed, start
+from ieat_jax.inference.text_decode import ENDED, RESPONSE, feed, start
 from ieat_jax.model.listen import adapter_length
 from ieat_jax.model.sight import Sight
 from ieat_jax.model.unified import build_model
@@ -91,7 +91,12 @@ def test_every_step_of_decoding_equals_the_training_forward(thinks):
         np.testing.assert_allclose(state.logits[0], text_logits[trained[number + 1]], atol=1e-4, err_msg=str(number))
 
     reply = chat.tokenizer.encode("I am so sorry.")
-    host = {"response_start": np.array([len(forced) - len(reply) - 1]), "response_length": np.array([len(reply) + 1])}
+    host = {
+        "response_start": np.array([len(forced) - len(reply) - 1]),
+        "response_length": np.array([len(reply) + 1]),
+        "phase": np.array([ENDED]),
+        "response_ended": np.array([True]),
+    }
     speech_plan, text_end = generator.plan_speech([host_prompt], host, *prompt.tokens.shape)
     states = jnp.concatenate([prompt_states, state.states], axis=1)
     speech = jax.jit(start_speech, static_argnums=3)(model, states, speech_plan, generator.unit_rules)
