@@ -33,7 +33,7 @@ class Item:
     style: str | None  # of the reference reply, where styles can be read from words
     transcript: str
     response: str  # the reference reply
-    language: str = "en"  # of the dialogue
+    language: str  # of the dialogue
 
 
 @dataclass(frozen=True)

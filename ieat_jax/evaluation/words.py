@@ -122,7 +122,7 @@ def edit_distance(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
 
 
 def content_words(text: str) -> set[str]:
-    """The words of a text that carry content: without English function words; of text without spaces pairs of letters."""
+    """A text's words that carry content: without English function words; pairs of letters where no spaces are written."""
     text = unicodedata.normalize("NFKC", text).lower()
     words = {word for word in _SPACED_WORD.findall(_UNSPACED_RUN.sub(" ", text)) if word not in _FUNCTION_WORDS}
     for run in _UNSPACED_RUN.findall(text):

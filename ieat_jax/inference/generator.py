@@ -136,8 +136,8 @@ class Generator:
     ) -> list[Reply]:
         """Answer the last turn of each dialogue. `speech`: 'none', 'units', or 'waveform' (units and sound).
 
-        `max_response`: cut replies earlier than `limits` says; 1 where only the thinking is wanted. `done` is called with
-        the number of dialogues after each batch.
+        `max_response`: cut replies earlier than `limits` says; 1 where only the thinking is wanted. `done` is called
+        with the number of dialogues after each batch.
 
         Raises:
             GenerationError: the model cannot speak.

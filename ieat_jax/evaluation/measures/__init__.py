@@ -22,9 +22,9 @@ To add a measure, write `measures/NAME.py` and nothing else:
         method="A reply asks back when it ends with a question mark.",
     )
 
-The function gets `Predictions` (`evaluation/predict.py`): the items with what is annotated, an answer to each (thinking,
-reply, what the thinking says), and, where they were made, answers to control audio, sound and transcripts of spoken
-replies, and teacher-forced units. It returns figures for metrics.json under keys that no other measure has: numbers,
+The function gets `Predictions` (`evaluation/predict.py`): the items with what is annotated, an answer to each
+(thinking, reply, what the thinking says), and, where they were made, answers to control audio, sound and transcripts of
+spoken replies, and teacher-forced units. It returns figures for metrics.json under keys that no other measure has: numbers,
 strings, lists, and NaN where there is no value (written as null); {} where nothing can be measured. `low` and `high`
 beside a value are its interval; `proportion` and `uar` of `evaluation/statistics.py` draw them by bootstrap.
 

@@ -39,8 +39,8 @@ def _matrix(run: ScoredRun, chart: Chart) -> str:
     classes, counts = found["classes"], found["confusion"]
     if not _is_matrix(classes, counts):
         raise ReportError(
-            f"report: {run.folder} (run {run.name!r}): {'.'.join(chart.matrix)} of metrics.json holds no confusion matrix; "
-            "score the run again"
+            f"report: {run.folder} (run {run.name!r}): {'.'.join(chart.matrix)} of metrics.json holds no confusion "
+            "matrix; score the run again"
         )
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in [*classes, "no answer"])
     rows = []
