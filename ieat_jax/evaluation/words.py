@@ -23,7 +23,6 @@ _MARKS = "".join(chr(code) for code in range(0x300, 0x10000) if unicodedata.cate
 _SPACED_WORD = re.compile(rf"(?:[^\W\d_]|[{_MARKS}])+(?:'[a-z]+)?|\d+")
 _NO_WORD = re.compile(rf"[^\w\s{_MARKS}]")
 _WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "km", "bo"})
-_CHINESE = {"cmn", "yue", "wuu", "nan", "hak", "lzh", "zho", "chi"}
 # First word of a letter's name in Unicode -> the language that is written so, unless the label is one of those behind.
 _SCRIPTS = {
     "CJK": ("zh", {"ja"}), "HIRAGANA": ("ja", set()), "KATAKANA": ("ja", set()), "HANGUL": ("ko", set()),
@@ -48,27 +47,21 @@ _NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eigh
 _FILLERS = re.compile(r"\b(hmm|mm|mhm|uh|um)\b")
 
 
-def language_code(label: str) -> str:
-    """The language of a label such as "en", "en-US" or "zh_Hans_CN": its first part, "zh" for all kinds of Chinese."""
-    code = re.split(r"[-_]", label.strip().lower())[0]
-    return "zh" if code in _CHINESE else code
-
-
 def language_of(text: str, label: str) -> str:
     """The language that a text is in: that of its label, unless most of its letters are of another one's script."""
-    code, text = language_code(label), unicodedata.normalize("NFKC", text)
+    text = unicodedata.normalize("NFKC", text)
     counts = Counter(unicodedata.name(char, "?").split()[0] for char in text if char.isalpha())
     if not counts:
-        return code
-    if counts["HIRAGANA"] + counts["KATAKANA"] and code != "zh":
+        return label
+    if counts["HIRAGANA"] + counts["KATAKANA"] and label != "zh":
         counts["HIRAGANA"] += counts.pop("CJK", 0)
-    language, others = _SCRIPTS.get(max(counts, key=counts.__getitem__), (code, set()))
-    return code if code in others else language
+    language, others = _SCRIPTS.get(max(counts, key=counts.__getitem__), (label, set()))
+    return label if label in others else language
 
 
 def without_spaces(language: str) -> bool:
     """Whether a language writes no spaces between words, so that its texts are compared by characters."""
-    return language_code(language) in _WITHOUT_SPACES
+    return language in _WITHOUT_SPACES
 
 
 def normalise(text: str, language: str = "en") -> list[str]:
@@ -79,7 +72,7 @@ def normalise(text: str, language: str = "en") -> list[str]:
     """
     text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
     text = re.sub(r"[<\[][^>\]]*[>\]]|\([^)]*\)", " ", text)
-    english = language_code(language) == "en"
+    english = language == "en"
     if english:
         text = _FILLERS.sub(" ", text)
         for pattern, words in _CONTRACTIONS:
