@@ -47,9 +47,16 @@ _NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eigh
 _FILLERS = re.compile(r"\b(hmm|mm|mhm|uh|um)\b")
 
 
+def _composed(text: str) -> str:
+    """Text in one form: composed, full and half width the same."""
+    text = unicodedata.normalize("NFKC", text)
+    # The one letter of Thai and of Lao that this takes apart.
+    return text.replace("\u0e4d\u0e32", "\u0e33").replace("\u0ecd\u0eb2", "\u0eb3")
+
+
 def language_of(text: str, label: str) -> str:
     """The language that a text is in: that of its label, unless most of its letters are of another one's script."""
-    text = unicodedata.normalize("NFKC", text)
+    text = _composed(text)
     counts = Counter(unicodedata.name(char, "?").split()[0] for char in text if char.isalpha())
     if not counts:
         return label
@@ -70,7 +77,7 @@ def normalise(text: str, language: str = "en") -> list[str]:
     Composed and decomposed characters are the same, so are full and half width. English is also freed of contractions,
     fillers and digits, after Whisper's normaliser.
     """
-    text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
+    text = _composed(text).lower().replace("’", "'")
     text = re.sub(r"[<\[][^>\]]*[>\]]|\([^)]*\)", " ", text)
     english = language == "en"
     if english:
@@ -115,8 +122,8 @@ def edit_distance(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
 
 
 def content_words(text: str) -> set[str]:
-    """A text's words that carry content: without English function words; pairs of letters where no spaces are written."""
-    text = unicodedata.normalize("NFKC", text).lower()
+    """A text's words that carry content: no English function words; pairs of letters where no spaces are written."""
+    text = _composed(text).lower()
     words = {word for word in _SPACED_WORD.findall(_UNSPACED_RUN.sub(" ", text)) if word not in _FUNCTION_WORDS}
     for run in _UNSPACED_RUN.findall(text):
         words.update(run[i : i + 2] for i in range(max(len(run) - 1, 1)))

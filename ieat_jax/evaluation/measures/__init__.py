@@ -24,9 +24,9 @@ To add a measure, write `measures/NAME.py` and nothing else:
 
 The function gets `Predictions` (`evaluation/predict.py`): the items with what is annotated, an answer to each
 (thinking, reply, what the thinking says), and, where they were made, answers to control audio, sound and transcripts of
-spoken replies, and teacher-forced units. It returns figures for metrics.json under keys that no other measure has: numbers,
-strings, lists, and NaN where there is no value (written as null); {} where nothing can be measured. `low` and `high`
-beside a value are its interval; `proportion` and `uar` of `evaluation/statistics.py` draw them by bootstrap.
+spoken replies, and teacher-forced units. It returns figures for metrics.json under keys that no other measure has:
+numbers, strings, lists, and NaN where there is no value (written as null); {} where nothing can be measured. `low` and
+`high` beside a value are its interval; `proportion` and `uar` of `evaluation/statistics.py` draw them by bootstrap.
 
 What it cannot do without goes into `needs` ("thinking", "controls", "speech", "transcripts", "units": see `Need`),
 what it reads if it is there into `uses`: only what some measure asks for is predicted. A `Row` is a line of the table,
