@@ -1,8 +1,17 @@
+import pkgutil
+import sys
+import textwrap
+import types
+
 import pytest
 from helpers.answers import item, measured, reply
 
 from ieat_jax.data.labels import EMOTIONS
+from ieat_jax.evaluation import measures
+from ieat_jax.evaluation.items import understand
 from ieat_jax.evaluation.measures import all_measures
+from ieat_jax.evaluation.predict import Predictions
+from ieat_jax.evaluation.score import measure_all
 
 HAPPY, SAD = (EMOTIONS.index(name) for name in ("happy", "sad"))
 
@@ -60,3 +69,19 @@ def test_every_measure_has_a_name_and_a_place_of_its_own():
     measures = all_measures()
     assert len({measure.name for measure in measures}) == len({measure.order for measure in measures}) == len(measures)
     assert all(row.better in ("up", "down", "chance") for measure in measures for row in measure.rows)
+
+
+def test_the_example_of_a_measure_is_one(monkeypatch):
+    """The file in the docstring, added to the folder, is all that a new measure takes."""
+    lines = measures.__doc__.split("\n")
+    code = textwrap.dedent("\n".join(line for line in lines if line.startswith("    ") or not line))
+    example = types.ModuleType("asks_back")
+    exec(code, example.__dict__)
+    found = pkgutil.iter_modules(measures.__path__)
+    names = [*found, pkgutil.ModuleInfo(None, "asks_back", False)]
+    monkeypatch.setattr(measures.pkgutil, "iter_modules", lambda path: names)
+    monkeypatch.setitem(sys.modules, "ieat_jax.evaluation.measures.asks_back", example)
+    every = all_measures.__wrapped__()
+    assert [measure.order for measure in every] == sorted(measure.order for measure in every)
+    predictions = Predictions([item(SAD)] * 2, [understand(reply("", text)) for text in ("Why?", "Oh.")])
+    assert measure_all(predictions, every)["asks_back"]["value"] == 0.5
