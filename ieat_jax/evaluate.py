@@ -8,6 +8,7 @@
 """
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 from ieat_jax.errors import UserError
@@ -53,7 +54,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _named(runs: list[str]) -> list[tuple[str, Path]]:
-    """NAME=DIR (or DIR alone, named after the folder) -> pairs; a name can occur once."""
+    """NAME=DIR (or DIR alone, named after the folder) -> pairs; a name can occur once.
+
+    Raises:
+        UserError: a name is empty or given twice.
+    """
     pairs = []
     for text in runs:
         name, equals, folder = text.partition("=")
@@ -69,40 +74,38 @@ def _named(runs: list[str]) -> list[tuple[str, Path]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Entry point; returns the exit code.
+
+    Raises:
+        UserError: what was given cannot be scored or compared.
+    """
     arguments = _parser().parse_args(argv)
-    if arguments.command == "report":
-        from ieat_jax.evaluation.report.page import print_table, read_scored, write_report
+    return _report(arguments) if arguments.command == "report" else _score(arguments)
 
-        runs = [read_scored(name, folder) for name, folder in _named(arguments.runs)]
-        write_report(runs, arguments.out, title=arguments.title)
-        print_table(runs)
-        print(f"wrote {arguments.out}")
-        return 0
-    from ieat_jax.evaluation.predict import ScoreOptions, score
-    from ieat_jax.evaluation.report.page import print_table, read_scored
 
-    score(
-        arguments.checkpoint,
-        arguments.records,
-        arguments.out,
-        ScoreOptions(
-            step=arguments.step,
-            audio_root=arguments.audio_root,
-            limit=arguments.limit,
-            think=arguments.think,
-            controls=arguments.controls,
-            speak=arguments.speak,
-            asr=arguments.asr,
-            samples=arguments.samples,
-            batch_size=arguments.batch_size,
-            max_think=arguments.max_think,
-            max_response=arguments.max_response,
-            max_speech_seconds=arguments.max_speech_seconds,
-            seed=arguments.seed,
-        ),
-    )
-    print_table([read_scored(arguments.checkpoint.resolve().name, arguments.out)])
+def _score(arguments: argparse.Namespace) -> int:
+    from ieat_jax.evaluation.measures import all_measures
+    from ieat_jax.evaluation.predict import ScoreOptions
+    from ieat_jax.evaluation.report.folder import read_scored
+    from ieat_jax.evaluation.report.table import print_table
+    from ieat_jax.evaluation.score import score
+
+    options = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(ScoreOptions)}
+    score(arguments.checkpoint, arguments.records, arguments.out, ScoreOptions(**options))
+    print_table([read_scored(arguments.checkpoint.resolve().name, arguments.out)], all_measures())
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from ieat_jax.evaluation.measures import all_measures
+    from ieat_jax.evaluation.report.folder import read_scored
+    from ieat_jax.evaluation.report.page import write_report
+    from ieat_jax.evaluation.report.table import print_table
+
+    runs = [read_scored(name, folder) for name, folder in _named(arguments.runs)]
+    write_report(runs, arguments.out, all_measures(), title=arguments.title)
+    print_table(runs, all_measures())
+    print(f"wrote {arguments.out}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What is scored: one item per user turn with audio, its earlier turns answered by the reference replies."""
+"""What is scored: one item per user turn with audio, earlier turns answered by the reference; and what a reply says."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from ieat_jax.audio.files import AudioError, read_audio
+from ieat_jax.data.injection import parse_thinking
 from ieat_jax.data.labels import EMOTIONS, canonical_emotion
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, Turn, read_records
 from ieat_jax.errors import UserError
-from ieat_jax.evaluation.measures.styles import styles_are_known
+from ieat_jax.evaluation.openers import style_of, styles_are_known
+from ieat_jax.evaluation.progress import Progress
+from ieat_jax.inference.generator import Reply
 from ieat_jax.inference.prompt import UserTurn
 
 NEUTRAL_WORDS = "neutral_words"
@@ -30,6 +33,31 @@ class Item:
     style: str | None  # of the reference reply, where styles can be read from words
     transcript: str
     response: str  # the reference reply
+    language: str  # of the dialogue
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply and what can be read from its words."""
+
+    reply: Reply
+    emotion: int  # that its thinking names: index into EMOTIONS, -1 = none that counts
+    readable: bool  # the thinking was closed by the model and holds nothing but known sentences
+    cause: str  # that its thinking names, '' = none
+    style: str | None  # None where the words do not tell
+
+
+def understand(reply: Reply) -> Answer:
+    """Read a reply; thinking that was not closed by the model counts as no answer."""
+    thought = parse_thinking(reply.think_text)
+    label = thought["emotion"] if reply.think_closed else None
+    return Answer(
+        reply,
+        emotion=_label(label),
+        readable=bool(reply.think_closed and thought["valid"]),
+        cause=thought["cause"] or "",
+        style=style_of(reply.text),
+    )
 
 
 def read_items(
@@ -58,12 +86,14 @@ def read_items(
     with_style = styles_are_known(dialogues)
     load = _Loader(root, max_seconds)
     items, skipped = [], [(line, message) for line, (_, message) in bad_lines.notes.items()]
-    for place in spread(len(places), limit or len(places)):
-        record, index = places[place]
-        try:
-            items.append(_item(record, index, load, probes=probes, with_style=with_style))
-        except (AudioError, _UnansweredError) as error:
-            skipped.append((f"{record.dialogue_id} turn {record.turns[index].turn_id}", str(error)))
+    chosen = spread(len(places), limit or len(places))
+    with Progress("reading turns", len(chosen)) as progress:
+        for record, index in (places[place] for place in chosen):
+            try:
+                items.append(_item(record, index, load, probes=probes, with_style=with_style))
+            except (AudioError, _UnansweredError) as error:
+                skipped.append((f"{record.dialogue_id} turn {record.turns[index].turn_id}", str(error)))
+            progress.done(1)
     return items, skipped
 
 
@@ -113,6 +143,7 @@ def _item(record: Record, index: int, load: _Loader, *, probes: bool, with_style
         style=turn.response_emotion if with_style else None,
         transcript=turn.text,
         response=turn.response_text,
+        language=record.language,
     )
 
 

@@ -1,25 +1,13 @@
-"""Scores from labels and predictions: confusion, UAR with a bootstrap interval, recall of content words.
+"""Scores from labels and predictions: confusion, UAR and proportions with bootstrap intervals.
 
 A prediction of -1 (no valid answer) is an answer of its own: it counts as wrong and has its own column in the
 confusion matrix.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-# Words that carry no content of a cause: closed-class English words. Chinese is compared by character pairs, which
-# needs no list.
-_FUNCTION_WORDS = frozenset(
-    """
-    a an the and or but so because of to in on at for from with by about as into out up down over off again very
-    just too i me my mine myself we us our you your he him his she her it its they them their this that these those
-    there here am is are was were be been being do does did have has had will would can could should may might must
-    not no what which who when where why how
-    """.split()  # noqa: SIM905
-)
 
 
 @dataclass(frozen=True)
@@ -77,18 +65,3 @@ def proportion(hits: Sequence[bool], *, seed: int = 0, draws: int = 2000) -> dic
     share = float(np.mean(np.asarray(hits, bool)))
     low, high = np.percentile(np.random.default_rng(seed).binomial(n, share, size=draws) / n, [2.5, 97.5])
     return {"value": share, "low": float(low), "high": float(high), "n": n}
-
-
-def content_words(text: str) -> set[str]:
-    """The words of a text that carry content: English words without function words; Chinese as pairs of characters."""
-    text = text.lower()
-    words = {word for word in re.findall(r"[^\W\d_㐀-鿿]+(?:'[a-z]+)?|\d+", text) if word not in _FUNCTION_WORDS}
-    for run in re.findall(r"[㐀-鿿]+", text):
-        words.update(run[i : i + 2] for i in range(max(len(run) - 1, 1)))
-    return words
-
-
-def content_recall(reference: str, hypothesis: str) -> float | None:
-    """Share of the reference's content words that the hypothesis holds; None when the reference holds none."""
-    wanted = content_words(reference)
-    return len(wanted & content_words(hypothesis)) / len(wanted) if wanted else None

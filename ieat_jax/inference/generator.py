@@ -1,7 +1,7 @@
 """Replies from a trained model to batches of dialogues; `live.py` streams one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -132,10 +132,12 @@ class Generator:
         think: bool = True,
         speech: str = "none",
         max_response: int | None = None,
+        done: Callable[[int], None] = lambda count: None,
     ) -> list[Reply]:
         """Answer the last turn of each dialogue. `speech`: 'none', 'units', or 'waveform' (units and sound).
 
-        `max_response`: cut replies earlier than `limits` says; 1 where only the thinking is wanted.
+        `max_response`: cut replies earlier than `limits` says; 1 where only the thinking is wanted. `done` is called
+        with the number of dialogues after each batch.
 
         Raises:
             GenerationError: the model cannot speak.
@@ -156,6 +158,7 @@ class Generator:
                 batch = [prompts[number] for number in rows]
                 for number, reply in zip(rows, self._reply_batch(batch, rows, speech, max_response), strict=True):
                     replies[number] = reply
+                done(len(rows))
         return replies
 
     def context(self):

@@ -8,7 +8,8 @@ import pytest
 from ieat_jax.audio.files import read_audio
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import read_records
-from ieat_jax.evaluation.measures.asr import WhisperASR, word_error_rate
+from ieat_jax.evaluation.asr import WhisperASR
+from ieat_jax.evaluation.words import error_rate
 from ieat_jax.preparation.units import reply_files, resynthesis, train_on_replies
 
 CLIPS = 8
@@ -40,7 +41,8 @@ def resynthesised(small_demo):
 def test_words_survive_the_codec(resynthesised):
     codec, waveforms, texts = resynthesised
     again = [codec.decode(codec.encode(waveform)) for waveform in waveforms]
-    assert word_error_rate(texts, WhisperASR().transcribe(again)) <= 0.30
+    english = ["en"] * len(texts)
+    assert error_rate(texts, WhisperASR().transcribe(again, english), english) <= 0.30
 
 
 def test_prosody_survives_the_codec(resynthesised):

@@ -1,12 +1,13 @@
 import pytest
 from helpers import tiny_corpus as corpus
 from helpers import tiny_run
+from helpers.answers import reply
 
 from ieat_jax.data.labels import EMOTIONS
 from ieat_jax.errors import UserError
 from ieat_jax.evaluation import items as module
-from ieat_jax.evaluation.items import read_items, spread
-from ieat_jax.evaluation.measures.styles import style_of
+from ieat_jax.evaluation.items import read_items, spread, understand
+from ieat_jax.evaluation.openers import style_of
 
 HAPPY, SAD = EMOTIONS.index("happy"), EMOTIONS.index("sad")
 
@@ -84,3 +85,20 @@ def test_missing_files_are_named(tmp_path):
     path = corpus.write(tmp_path, corpus.records())
     with pytest.raises(UserError, match="--audio-root"):
         read_items(path, tmp_path / "nowhere", 1.0)
+
+
+def test_thinking_is_read_and_counts_when_the_model_closed_it():
+    think = 'The user says "I am here". The user feels sad (slight). This is because of "my lost keys".'
+    answer = understand(reply(think))
+    assert (answer.emotion, answer.readable, answer.cause) == (SAD, True, "my lost keys")
+    assert understand(reply(think, closed=False)).emotion == -1
+    assert not understand(reply(think, closed=False)).readable
+    assert understand(reply("Nonsense.")).emotion == -1
+    half = understand(reply("The user feels sad. Nonsense follows."))
+    assert (half.emotion, half.readable) == (SAD, False)
+
+
+def test_items_know_the_language_of_their_dialogue(tmp_path):
+    german = corpus.record("g", [corpus.turn(1, "sad", "audio/1.wav")], language="de")
+    items, _ = read_items(corpus.write(tmp_path, [*corpus.records()[:1], german]), None, 1.0)
+    assert [each.language for each in items] == ["en", "de"]

@@ -2,10 +2,37 @@
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ieat_jax.errors import UserError
+from ieat_jax.evaluation.items import Item
+from ieat_jax.inference.prompt import UserTurn
+
+
+def control_dialogues(items: Sequence[Item], *, seed: int = 0) -> dict[str, list[list[UserTurn]]]:
+    """The dialogues of two or more items with other audio in place of the user's: 'silence' and 'shuffled'.
+
+    Raises:
+        UserError: there are fewer than two items.
+    """
+    voices = [item.turns[-1].audio for item in items]
+    # Equally long for all: the length of a clip tells about the voice, too.
+    silence = np.zeros(int(np.median([len(voice) for voice in voices])), np.float32)
+    others = {
+        "silence": [silence] * len(items),
+        "shuffled": [voices[source] for source in balanced_sources([item.emotion for item in items], seed=seed)],
+    }
+    return {
+        name: [[_with_audio(turn, other) for turn in item.turns] for item, other in zip(items, audio, strict=True)]
+        for name, audio in others.items()
+    }
+
+
+def _with_audio(turn: UserTurn, audio: np.ndarray) -> UserTurn:
+    """A spoken turn with another clip in place of its own."""
+    return turn if turn.audio is None else replace(turn, audio=audio)
 
 
 def balanced_sources(labels: Sequence[int], *, seed: int = 0) -> list[int]:
@@ -14,6 +41,9 @@ def balanced_sources(labels: Sequence[int], *, seed: int = 0) -> list[int]:
     Each true class receives clips of all classes evenly (so a model that hears only the clip scores chance, not
     below), no item keeps its own clip, and with equal class sizes that the number of classes divides, every clip is
     used exactly once.
+
+    Raises:
+        UserError: there are fewer than two items.
     """
     if len(labels) < 2:
         raise UserError(

@@ -1,0 +1,168 @@
+"""Score one checkpoint on held-out dialogues: metrics.json, predictions.jsonl and audio samples."""
+
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ieat_jax.audio.files import write_wav
+from ieat_jax.data.labels import EMOTIONS
+from ieat_jax.errors import UserError
+from ieat_jax.evaluation.items import Answer, Item, read_items, spread
+from ieat_jax.evaluation.measure import Measure
+from ieat_jax.evaluation.measures import all_measures
+from ieat_jax.evaluation.predict import Need, Predictions, ScoreOptions, predict
+from ieat_jax.inference.generator import Generator, Limits
+from ieat_jax.runs.folder import load_run
+
+METRICS, PREDICTIONS, TRAINING, SAMPLES = "metrics.json", "predictions.jsonl", "training.jsonl", "samples"
+
+
+class ScoreError(UserError):
+    """Records or options with which nothing can be scored."""
+
+
+def score(checkpoint: Path, records: Path, out: Path, options: ScoreOptions) -> dict[str, Any]:
+    """Score a run and write the folder `out`; returns the metrics.
+
+    Raises:
+        UserError: the checkpoint, the records or all of their audio cannot be used, or `out` cannot be written.
+    """
+    started = time.perf_counter()
+    _check_out(out)
+    print(f"loading {checkpoint}", file=sys.stderr, flush=True)
+    run = load_run(checkpoint, step=options.step)
+    limits = Limits(options.max_think, options.max_response, options.max_speech_seconds)
+    generator = Generator.from_run(run, limits=limits, batch_size=options.batch_size, seed=options.seed)
+    items, skipped = read_items(records, options.audio_root, generator.config.listen.clip_seconds, options.limit)
+    _report_skipped(records, items, skipped)
+
+    predictions = predict(run, generator, records, items, options, needed(all_measures()))
+    metrics = {
+        "checkpoint": str(checkpoint),
+        "stage": run.stage,
+        "step": run.step,
+        "records": str(records),
+        "n": len(items),
+        "skipped": len(skipped),
+        "think": options.think,
+        **measure_all(predictions, all_measures()),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    try:
+        write_scores(out, checkpoint, metrics, predictions, options.samples)
+    except OSError as error:
+        raise ScoreError(f"{out}: cannot be written ({error.strerror or error}); give another --out") from error
+    return metrics
+
+
+def needed(measures: Sequence[Measure]) -> frozenset[Need]:
+    """All that the measures read."""
+    return frozenset().union(*(measure.needs | measure.uses for measure in measures))
+
+
+def measure_all(predictions: Predictions, measures: Sequence[Measure]) -> dict[str, Any]:
+    """The figures of every measure whose needs were predicted, by their keys.
+
+    Raises:
+        ValueError: two measures have figures of the same key.
+    """
+    figures: dict[str, Any] = {}
+    for measure in measures:
+        if measure.needs <= predictions.made:
+            found = measure.measure(predictions)
+            if twice := figures.keys() & found.keys():
+                raise ValueError(f"measure {measure.name!r}: another one has figures {sorted(twice)}, too")
+            figures |= found
+    return figures
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder that could not be written after all the work."""
+    place = out
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise ScoreError(f"{place}: is a file; --out {out} has to be a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ScoreError(f"{place}: cannot be written; give another --out than {out}")
+
+
+def _report_skipped(records: Path, items: Sequence[Item], skipped: Sequence[tuple[str, str]]) -> None:
+    for name, reason in skipped[:10]:
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    if len(skipped) > 10:
+        print(f"... and {len(skipped) - 10} more", file=sys.stderr)
+    if not items:
+        raise ScoreError(f"{records}: no turn can be scored ({len(skipped)} skipped); check the file and --audio-root")
+
+
+def write_scores(out: Path, checkpoint: Path, metrics: dict[str, Any], predictions: Predictions, keep: int) -> None:
+    """Write predictions.jsonl, `keep` samples/, training.jsonl (the run's own metrics), and metrics.json at last.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    (out / SAMPLES).mkdir(parents=True, exist_ok=True)
+    for name in (METRICS, TRAINING):  # of an earlier score: not beside other predictions
+        (out / name).unlink(missing_ok=True)
+    # Samples come from the spoken turns where there are any, so that the report can play both sides.
+    pool = predictions.spoken or range(len(predictions.items))
+    kept = {pool[i] for i in spread(len(pool), keep)}
+    with (out / PREDICTIONS).open("w", encoding="utf-8") as file:
+        for index, (item, answer) in enumerate(predictions.pairs()):
+            line = _prediction(item, answer)
+            if index in predictions.transcripts:
+                line["spoken_transcript"] = predictions.transcripts[index]
+            if index in kept:
+                line["sample"] = _write_samples(out, index, item, answer)
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    if (checkpoint / "metrics.jsonl").is_file():
+        shutil.copyfile(checkpoint / "metrics.jsonl", out / TRAINING)
+    text = json.dumps(_finite(metrics), ensure_ascii=False, indent=1) + "\n"
+    (out / METRICS).write_text(text, encoding="utf-8")
+
+
+def _write_samples(out: Path, index: int, item: Item, answer: Answer) -> dict[str, str]:
+    """Write what was heard and said; their paths in the folder."""
+    paths = {}
+    for kind, waveform in (("heard", item.turns[-1].audio), ("said", answer.reply.waveform)):
+        if waveform is not None and len(waveform):
+            paths[kind] = f"{SAMPLES}/{index:05d}_{kind}.wav"
+            write_wav(out / paths[kind], waveform)
+    return paths
+
+
+def _prediction(item: Item, answer: Answer) -> dict[str, Any]:
+    reply = answer.reply
+    return {
+        "dialogue_id": item.dialogue_id,
+        "turn_id": item.turn_id,
+        "gold_emotion": EMOTIONS[item.emotion] if item.emotion >= 0 else None,
+        "predicted_emotion": EMOTIONS[answer.emotion] if answer.emotion >= 0 else None,
+        "transcript": item.transcript,
+        "reference_text": item.response,
+        "think": reply.think_text,
+        "text": reply.text,
+        "think_closed": reply.think_closed,
+        "response_ended": reply.response_ended,
+        "style": answer.style if item.style else None,
+        "reference_style": item.style,
+        "cause": item.cause or None,
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null stands for not measured."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
