@@ -1,9 +1,26 @@
-"""How every entry point ends: its exit code, and errors as sentences for people."""
+"""How every entry point begins and ends: the head of its parser, its exit code, and errors as sentences."""
 
+import argparse
 import sys
 from collections.abc import Callable
 
+from ieat_jax import __version__
 from ieat_jax.errors import UserError
+
+
+def parser_of(module: str, description: str | None) -> argparse.ArgumentParser:
+    """Make the parser of `python -m ieat_jax.MODULE`: its help is the text of the module, options are written in full.
+
+    Options that it does not know cannot pass for abbreviations: `--config.FIELD=VALUE` is no `--config`.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m ieat_jax.{module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"ieat_jax {__version__}")
+    return parser
 
 
 def exit_with(main: Callable[[], int | None]) -> None:

@@ -17,6 +17,8 @@ import json
 import os
 import sys
 
+from ieat_jax.cli import exit_with, parser_of
+
 # Without these libtpu looks for a TPU at start-up. The values name no machine.
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
@@ -31,12 +33,7 @@ ENVIRONMENT = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ieat_jax.compile_check",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = parser_of("compile_check", __doc__)
     parser.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="recipe with get_config(arg)")
     parser.add_argument(
         "--topology", required=True, metavar="CHIP:SHAPE[,...]", help="such as v5e:16x16, v5p:4x4x4 or h100:8"
@@ -59,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from ieat_jax.config.recipes import load_config
-    from ieat_jax.costs.chips import chip_of
+    from ieat_jax.costs.hardware import chip_of
     from ieat_jax.errors import UserError
     from ieat_jax.training.compile import check, format_costs
 
@@ -81,7 +78,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from ieat_jax.cli import exit_with
-
     sys.stdout.reconfigure(line_buffering=True)
     exit_with(main)

@@ -11,13 +11,12 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from ieat_jax.cli import exit_with, parser_of
 from ieat_jax.errors import UserError
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ieat_jax.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("evaluate", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     score = commands.add_parser("score", help="generate replies to held-out dialogues and measure them")
     score.add_argument("--checkpoint", required=True, type=Path, help="working directory of a training run")
@@ -110,6 +109,4 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    from ieat_jax.cli import exit_with
-
     exit_with(main)

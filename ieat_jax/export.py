@@ -8,11 +8,11 @@ the model has to fit into memory, in float32.
 import argparse
 from pathlib import Path
 
+from ieat_jax.cli import exit_with, parser_of
+
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ieat_jax.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("export", __doc__)
     parser.add_argument("--checkpoint", required=True, type=Path, help="working directory of a training run")
     parser.add_argument("--step", type=int, help="checkpoint step (default: the newest)")
     parser.add_argument("--out", required=True, type=Path, help="a folder that does not exist yet")
@@ -33,6 +33,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from ieat_jax.cli import exit_with
-
     exit_with(main)

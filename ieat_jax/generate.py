@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ieat_jax.cli import exit_with, parser_of
 from ieat_jax.errors import UserError
 
 
@@ -20,9 +21,7 @@ class _AppendTurn(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ieat_jax.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("generate", __doc__)
     parser.add_argument("--checkpoint", required=True, type=Path, help="working directory of a training run")
     parser.add_argument("--step", type=int, help="checkpoint step (default: the newest)")
     parser.add_argument("--audio", dest="turns", action=_AppendTurn, metavar="FILE", help="a spoken user turn (repeat)")
@@ -129,6 +128,4 @@ def _write(reply, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    from ieat_jax.cli import exit_with
-
     exit_with(main)

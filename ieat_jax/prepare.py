@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from ieat_jax.cli import exit_with, parser_of
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
 from ieat_jax.errors import UserError
 
@@ -26,9 +27,7 @@ QUARANTINE_FILE = "quarantine.jsonl"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ieat_jax.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("prepare", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="make the demo corpus: spoken dialogues from templates")
     demo.add_argument("--out", required=True, type=Path, help="a new folder")
@@ -290,6 +289,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from ieat_jax.cli import exit_with
-
     exit_with(main)

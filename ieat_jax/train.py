@@ -8,17 +8,14 @@ import argparse
 import os
 import sys
 
+from ieat_jax.cli import exit_with, parser_of
+
 # Set by TPU pods, multislice and `srun`: jax.distributed finds the rest by itself.
 CLUSTER_VARIABLES = ("TPU_WORKER_HOSTNAMES", "MEGASCALE_COORDINATOR_ADDRESS", "SLURM_PROCID")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ieat_jax.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = parser_of("train", __doc__)
     parser.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="recipe with get_config(arg)")
     parser.add_argument("--workdir", help="folder of the run: checkpoints, metrics, everything that its use needs")
     parser.add_argument("--show-config", action="store_true", help="print the configuration and end")
@@ -62,7 +59,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from ieat_jax.cli import exit_with
-
     sys.stdout.reconfigure(line_buffering=True)
     exit_with(main)

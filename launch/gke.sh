@@ -6,7 +6,7 @@
 #       --config.train.steps=20000
 #
 #   --name NAME             of the JobSet
-#   --accelerator NAME      v5e-N, v5p-N or v6e-N: launch/machines.sh has the list
+#   --accelerator NAME      v5e-N, v5p-N or v6e-N: ieat_jax/costs/hardware.py has the list
 #   --image IMAGE           with ieat_jax and the recipes in it, such as launch/Dockerfile makes
 #   --config FILE[:ARG]     the recipe, as the image has it; --config.FIELD=VALUE sets any of its fields
 #   --workdir PATH          the run's folder, on one of the volumes

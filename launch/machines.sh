@@ -1,42 +1,10 @@
 #!/usr/bin/env bash
-# Sourced after setup.sh by the launchers for real machines: TPU slices, libtpu's flags, how options are read.
+# Sourced after setup.sh by the launchers for real machines: where slices are looked up, libtpu's flags, how options are
+# read.
 
 # The exit codes of training that launchers act on. Any other is a failure that may pass.
 # shellcheck disable=SC2034
 STOPPED=75 WRONG_USE=2
-
-# Name, what Cloud TPU calls it, its software there, what GKE calls it, its topology, hosts, chips of each host.
-# v5e and v6e count chips, v5p counts cores: two a chip.
-SLICES="
-v5e-1       v5litepod-1    v2-alpha-tpuv5-lite  tpu-v5-lite-podslice  1x1       1     1
-v5e-4       v5litepod-4    v2-alpha-tpuv5-lite  tpu-v5-lite-podslice  2x2       1     4
-v5e-8       v5litepod-8    v2-alpha-tpuv5-lite  tpu-v5-lite-podslice  2x4       1     8
-v5e-16      v5litepod-16   v2-alpha-tpuv5-lite  tpu-v5-lite-podslice  4x4       4     4
-v5e-32      v5litepod-32   v2-alpha-tpuv5-lite  tpu-v5-lite-podslice  4x8       8     4
-v5e-64      v5litepod-64   v2-alpha-tpuv5-lite  tpu-v5-lite-podslice  8x8       16    4
-v5e-128     v5litepod-128  v2-alpha-tpuv5-lite  tpu-v5-lite-podslice  8x16      32    4
-v5e-256     v5litepod-256  v2-alpha-tpuv5-lite  tpu-v5-lite-podslice  16x16     64    4
-v5p-8       v5p-8          v2-alpha-tpuv5       tpu-v5p-slice         2x2x1     1     4
-v5p-16      v5p-16         v2-alpha-tpuv5       tpu-v5p-slice         2x2x2     2     4
-v5p-32      v5p-32         v2-alpha-tpuv5       tpu-v5p-slice         2x2x4     4     4
-v5p-64      v5p-64         v2-alpha-tpuv5       tpu-v5p-slice         2x4x4     8     4
-v5p-128     v5p-128        v2-alpha-tpuv5       tpu-v5p-slice         4x4x4     16    4
-v5p-256     v5p-256        v2-alpha-tpuv5       tpu-v5p-slice         4x4x8     32    4
-v5p-512     v5p-512        v2-alpha-tpuv5       tpu-v5p-slice         4x8x8     64    4
-v5p-1024    v5p-1024       v2-alpha-tpuv5       tpu-v5p-slice         8x8x8     128   4
-v5p-2048    v5p-2048       v2-alpha-tpuv5       tpu-v5p-slice         8x8x16    256   4
-v5p-4096    v5p-4096       v2-alpha-tpuv5       tpu-v5p-slice         8x16x16   512   4
-v5p-8192    v5p-8192       v2-alpha-tpuv5       tpu-v5p-slice         16x16x16  1024  4
-v5p-12288   v5p-12288      v2-alpha-tpuv5       tpu-v5p-slice         16x16x24  1536  4
-v6e-1       v6e-1          v2-alpha-tpuv6e      tpu-v6e-slice         1x1       1     1
-v6e-4       v6e-4          v2-alpha-tpuv6e      tpu-v6e-slice         2x2       1     4
-v6e-8       v6e-8          v2-alpha-tpuv6e      tpu-v6e-slice         2x4       1     8
-v6e-16      v6e-16         v2-alpha-tpuv6e      tpu-v6e-slice         4x4       4     4
-v6e-32      v6e-32         v2-alpha-tpuv6e      tpu-v6e-slice         4x8       8     4
-v6e-64      v6e-64         v2-alpha-tpuv6e      tpu-v6e-slice         8x8       16    4
-v6e-128     v6e-128        v2-alpha-tpuv6e      tpu-v6e-slice         8x16      32    4
-v6e-256     v6e-256        v2-alpha-tpuv6e      tpu-v6e-slice         16x16     64    4
-"
 
 # Collectives beside computation, and more of the vector memory for fusions: by the compiler's own estimate 18 to 25 %
 # less computing time on v5p and v6e. Never in XLA_FLAGS: a run on CPU does not know them and aborts. What the caller
@@ -52,14 +20,24 @@ TPU_FLAGS=(
 # shellcheck disable=SC2034
 libtpu_init_args="${TPU_FLAGS[*]}${LIBTPU_INIT_ARGS:+ $LIBTPU_INIT_ARGS}"
 
+# hardware WORD...: lines of the table in ieat_jax/costs/hardware.py. Any Python 3.11 or newer prints them, without packages.
+hardware() {
+  local candidate
+  for candidate in "${PYTHON:-python3}" "$IEAT_ROOT/.venv/bin/python" python3.11 python3.12 python3.13 python; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+      PYTHONPATH=$IEAT_ROOT PYTHONDONTWRITEBYTECODE=1 "$candidate" -m ieat_jax.costs.hardware "$@"
+      return
+    fi
+  done
+  fail "found no Python 3.11 or newer, which reads the list of slices: install one, or name it by PYTHON"
+}
+
 # find_slice NAME: its line of the table, as slice_type, slice_software, slice_gke and so on.
 find_slice() {
-  local name known=()
-  while read -r name slice_type slice_software slice_gke slice_topology slice_hosts slice_chips; do
-    [[ $name != "$1" ]] || return 0
-    [[ -z $name ]] || known+=("$name")
-  done <<<"$SLICES"
-  fail "--accelerator $1 is not known; one of: ${known[*]}"
+  local line
+  line=$(hardware slice "$1") || exit "$WRONG_USE"
+  # shellcheck disable=SC2034
+  read -r _ slice_type slice_software slice_gke slice_topology slice_hosts slice_chips <<<"$line"
 }
 
 # read_options WORD...: into `option` (name -> value), `lists` (what may be given again, one NAME=VALUE each) and

@@ -8,14 +8,14 @@
 #
 #   --name NAME          of the queued resource. One that is there already is taken up
 #   --zone ZONE          of the TPUs
-#   --accelerator NAME   v5e-N, v5p-N or v6e-N: launch/machines.sh has the list
+#   --accelerator NAME   v5e-N, v5p-N or v6e-N: ieat_jax/costs/hardware.py has the list
 #   --config FILE[:ARG]  the recipe, in this repository, and --config.FIELD=VALUE for any of its fields
 #   --workdir PATH       the run's folder, where all hosts see it
 #   --setup COMMAND      on every host, before the first start: mount what --workdir and the data are on
 #   --slices N           several slices, joined by Multislice (1)
 #   --project PROJECT    instead of gcloud's default
 #   --spot, --reserved, --best-effort    the capacity asked for; --best-effort takes `gcloud alpha`
-#   --runtime VERSION    another software of the machines than launch/machines.sh names
+#   --runtime VERSION    another software of the machines than ieat_jax/costs/hardware.py names
 #   --extras EXTRAS      of pyproject.toml (tpu)
 #   --create FLAG        for `queued-resources create`, like --create=--valid-until-duration=6h; may be given again
 #   --ssh FLAG           for `tpu-vm ssh` and `tpu-vm scp`, like --ssh=--internal-ip; may be given again

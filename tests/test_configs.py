@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from helpers.tiny_stages import recipe, use_mesh, write_corpus
 
-from ieat_jax.config.machines import MACHINES
 from ieat_jax.config.recipes import load_config, model_config, normal
+from ieat_jax.costs.hardware import MACHINES
 from ieat_jax.errors import UserError
 from ieat_jax.training.loop import train
 

@@ -6,10 +6,8 @@ import math
 from typing import Any
 
 from ieat_jax.config.recipes import ConfigError, to_section
+from ieat_jax.costs.hardware import MACHINES
 from ieat_jax.model.config import ModelConfig
-
-# Devices of each. A v5p-128 is 64 chips: its name counts cores.
-MACHINES = {"v5e-256": 256, "v5p-128": 64, "v6e-256": 256, "8xH100": 8}
 
 
 def use_machine(config: Any, model: ModelConfig, machine: str, *, rows_per_device: int = 1) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ieat_jax.costs.chips import Chip, TopologyError, chip_of
+from ieat_jax.costs.hardware import Chip, TopologyError, chip_of
 
 MEMORY_SHARE = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # of a GPU's memory that JAX takes at start
 

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ieat_jax.costs.chips import GIB, Chip, TopologyError, chip_of
 from ieat_jax.costs.flops import compiled_flops, traced_flops
+from ieat_jax.costs.hardware import GIB, Chip, TopologyError, chip_of
 from ieat_jax.costs.hlo import HloError, Module
 from ieat_jax.costs.topology import MEMORY_SHARE, compile_options, describe_topology, usable_memory
 from ieat_jax.costs.traffic import Collective, collectives, hbm_bytes

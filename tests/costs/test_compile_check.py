@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ieat_jax.compile_check import ENVIRONMENT
-from ieat_jax.costs.chips import CHIPS, TopologyError
+from ieat_jax.costs.hardware import CHIPS, TopologyError
 from ieat_jax.costs.topology import usable_memory
 
 ROOT = Path(__file__).parents[2]

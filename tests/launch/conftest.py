@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,12 +79,13 @@ def cluster(tmp_path):
 
 @pytest.fixture
 def bare_path(tmp_path):
-    """PATH of a machine without gcloud, kubectl and sbatch."""
+    """PATH of a machine without gcloud, kubectl, sbatch and Python packages."""
     folder = tmp_path / "bare"
     folder.mkdir()
     for name in ("bash", "env", "dirname", "sed", "seq", "date", "mktemp", "cat", "rm"):
         found = subprocess.run(["which", name], capture_output=True, text=True, check=True).stdout.strip()
         (folder / name).symlink_to(found)
+    (folder / "python3").symlink_to(Path(sys.executable).resolve())  # of the system: it has none of our packages
     return str(folder)
 
 

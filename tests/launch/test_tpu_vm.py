@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -369,8 +370,9 @@ def test_wrong_use_is_told_in_a_line(tpu, wrong, told):
 
 def test_the_table_of_slices():
     """Chips of a name, of its topology and of its hosts agree."""
-    table = (ROOT / "launch/machines.sh").read_text().partition('SLICES="')[2].partition('"')[0]
-    rows = [line.split() for line in table.splitlines() if line]
+    command = [sys.executable, "-S", "-m", "ieat_jax.costs.hardware", "slices"]  # -S: no packages
+    table = subprocess.run(command, cwd=ROOT, env={}, capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in table.splitlines()]
     assert len(rows) == len({row[0] for row in rows}) == 28
     for name, kind, software, gke, topology, hosts, chips in rows:
         family, number = name.split("-")
