@@ -4,8 +4,8 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from ieat_jax import __version__
 from ieat_jax.errors import UserError
+from ieat_jax.version import __version__
 
 
 def parser_of(module: str, description: str | None) -> argparse.ArgumentParser:

@@ -80,7 +80,7 @@ def test_every_entry_point_says_its_version_and_how_to_call_it(name, capsys):
 def test_the_version_stands_in_one_place():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert "version" not in declared["project"]
-    assert declared["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "ieat_jax.__version__"}
+    assert declared["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "ieat_jax.version.__version__"}
     assert re.fullmatch(r"\d+\.\d+\.\d+", ieat_jax.__version__)
 
 
