@@ -1,21 +1,25 @@
-"""A run as `training.run.load_run` returns it, with a tiny random model, for the tests of generation and scoring."""
+"""A trained run with a tiny random model, in memory and as a folder, for the tests of generation and scoring."""
 
 import contextlib
 import copy
 import functools
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ieat_jax.codecs.mel import CONTEXT, MelCodec
+from ieat_jax.codecs.source_filter import FEATURES
 from ieat_jax.config.defaults import get_defaults
+from ieat_jax.config.recipes import to_section
 from ieat_jax.inference.generator import Generator, Limits
 from ieat_jax.inference.prompt import UserTurn
 from ieat_jax.model.config import AdapterConfig, EncoderConfig, ListenConfig, LLMConfig, ModelConfig, SpeakConfig
 from ieat_jax.model.names import map_named
 from ieat_jax.model.unified import build_model
+from ieat_jax.runs.checkpoints import Checkpoints
+from ieat_jax.runs.folder import Run, save_run_files
 from ieat_jax.text.tokenizer import train_tokenizer
 
 CONFIG = ModelConfig(
@@ -94,7 +98,26 @@ def make_run(*, speaks=True, thinks=True, **changes):
         "path": Path("run"), "step": 5, "stage": "joint", "config": config, "model_config": CONFIG, "model": made,
         "tokenizer": tokenizer(), "codec": StubCodec() if speaks else None, "mesh": None, "metadata": {},
     }  # fmt: skip
-    return SimpleNamespace(**(fields | changes))
+    return Run(**(fields | changes))
+
+
+def mel_codec(codes=20, seed=0):
+    """A codec of random numbers, with files."""
+    rng = np.random.default_rng(seed)
+    shapes = ((codes, FEATURES), ((2 * CONTEXT + 1) * FEATURES, 2 * FEATURES), (2 * FEATURES,), (1,))
+    return MelCodec(*(rng.normal(size=shape).astype(np.float32) for shape in shapes))
+
+
+def save_run(folder, **options):
+    """The folder of a run as training leaves it, with a codec of its own; `options` as of `make_run`."""
+    run = make_run(**options)
+    run.config.model = to_section(run.model_config)
+    codec = mel_codec() if run.codec else None
+    save_run_files(folder, run.config, run.tokenizer, codec)
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        items = {"trainable": run.model, "optimizer": {"count": np.int32(run.step)}}
+        checkpoints.save(run.step, items, {"step": run.step} | ({"codec": codec.identity()} if codec else {}))
+    return folder
 
 
 def make_generator(run=None, **options):

@@ -5,7 +5,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -366,26 +365,6 @@ def test_wrong_use_is_told_in_a_line(tpu, wrong, told):
     assert err.startswith("error: ")
     assert told in err
     assert tpu.calls() == []
-
-
-def test_the_table_of_slices():
-    """Chips of a name, of its topology and of its hosts agree."""
-    command = [sys.executable, "-S", "-m", "ieat_jax.costs.hardware", "slices"]  # -S: no packages
-    table = subprocess.run(command, cwd=ROOT, env={}, capture_output=True, text=True, check=True).stdout
-    rows = [line.split() for line in table.splitlines()]
-    assert len(rows) == len({row[0] for row in rows}) == 28
-    for name, kind, software, gke, topology, hosts, chips in rows:
-        family, number = name.split("-")
-        count = int(hosts) * int(chips)
-        assert count == int(number) // (2 if family == "v5p" else 1)
-        assert eval(topology.replace("x", "*")) == count
-        assert topology.count("x") == (2 if family == "v5p" else 1)
-        expected = {
-            "v5e": (f"v5litepod-{number}", "v2-alpha-tpuv5-lite", "tpu-v5-lite-podslice"),
-            "v5p": (name, "v2-alpha-tpuv5", "tpu-v5p-slice"),
-            "v6e": (name, "v2-alpha-tpuv6e", "tpu-v6e-slice"),
-        }[family]
-        assert (kind, software, gke) == expected
 
 
 def test_launcher_and_host_together(worker):
