@@ -5,13 +5,17 @@ Instruct thinks and answers; both stay frozen. Stage `align`, in two parts: `hea
 (the attribute loss alone, so that the LLM is not run), `think` adds LoRA and self-distillation from SmolLM2, which
 reads the words and the emotion. Speakers 15 and 16 are never heard in training.
 
-    python -m ieat_jax.prepare emodb --text en --source ../shared/data/emodb/wav --out runs/emodb/data
+The recordings are looked for in data/emodb/wav: put them there or link the folder, `ln -s /data/emodb data/emodb`. In
+another place, give `--source` and `--audio-root` below, and to each training `--config.data.sources.train.audio_root`
+and `--config.data.sources.validation.audio_root`.
+
+    python -m ieat_jax.prepare emodb --text en --source data/emodb/wav --out runs/emodb/data
     python -m ieat_jax.prepare responses --records runs/emodb/data/*.jsonl --llm package:smollm2-135m-instruct \
         --system-text "Reply in one short sentence." --out runs/emodb/answered
     python -m ieat_jax.train --config configs/emodb.py:hear_learned --workdir runs/emodb/hear_learned
     python -m ieat_jax.train --config configs/emodb.py:learned --workdir runs/emodb_learned
     python -m ieat_jax.evaluate score --checkpoint runs/emodb_learned --records runs/emodb/answered/test.jsonl \
-        --audio-root ../shared/data/emodb/wav --out runs/emodb_learned/test --no-asr --speak 0
+        --audio-root data/emodb/wav --out runs/emodb_learned/test --no-asr --speak 0
 
 and the same with `last` in place of `learned`: the encoder's last layer, as published speech LLMs have it.
 
@@ -39,7 +43,7 @@ from ieat_jax.config.defaults import get_defaults, source
 from ieat_jax.config.recipes import ConfigError, load_model, to_section
 from ieat_jax.model.config import AdapterConfig
 
-AUDIO, RECORDS = "../shared/data/emodb/wav", "runs/emodb/answered"
+AUDIO, RECORDS = "data/emodb/wav", "runs/emodb/answered"
 
 
 MIXES = ("learned", "last")

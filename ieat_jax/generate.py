@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         reply = _answer(generator, turns, think=arguments.think, speech=bool(arguments.out))
         turns[-1] = turns[-1].answered(reply.text)
         if arguments.out:
-            _write(reply, _speech_path(arguments.out, number, len(arguments.turns)))
+            _write(reply, generator.codec.sample_rate, _speech_path(arguments.out, number, len(arguments.turns)))
     return 0
 
 
@@ -115,16 +115,16 @@ def _answer(generator, turns: list, *, think: bool, speech: bool):
     return reply
 
 
-def _write(reply, path: Path) -> None:
+def _write(reply, rate: int, path: Path) -> None:
     from ieat_jax.audio.files import write_wav
 
     if reply.waveform is None or not len(reply.waveform):
         print(f"note: the model said nothing; {path} is not written", file=sys.stderr)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_wav(path, reply.waveform)
+    write_wav(path, reply.waveform, rate)
     ended = "" if reply.speech_ended else " (cut at --max-speech-seconds)"
-    print(f"wrote {path}: {len(reply.waveform) / 16000:.2f} s of speech{ended}")
+    print(f"wrote {path}: {len(reply.waveform) / rate:.2f} s of speech{ended}")
 
 
 if __name__ == "__main__":

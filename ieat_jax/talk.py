@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ieat_jax.audio.files import SAMPLE_RATE
 from ieat_jax.data.injection import parse_thinking
 from ieat_jax.errors import UserError
 from ieat_jax.inference.generator import Generator, Limits
@@ -32,7 +31,7 @@ class SpokenReply:
     thinking: str  # '' where it was not asked to think
     emotion: str | None  # of the user, as the thinking names it: a label of data/labels.py; None = it names none
     sound: np.ndarray | None  # float32 samples; None = it did not speak
-    rate: int  # samples a second
+    rate: int | None  # samples a second of the sound
     history: tuple[UserTurn, ...]  # the dialogue up to here, this turn and its answer included
     cut: tuple[str, ...]  # what was ended at its limit, not by the model: of 'thinking', 'text' and 'sound'
 
@@ -85,7 +84,7 @@ class Talker:
             thinking=made.think_text,
             emotion=parse_thinking(made.think_text)["emotion"],
             sound=made.waveform,
-            rate=SAMPLE_RATE,
+            rate=self.generator.codec.sample_rate if speaks else None,
             history=(*history, turn.answered(made.text)),
             cut=tuple(name for name, whole in ended.items() if not whole),
         )

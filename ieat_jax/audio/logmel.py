@@ -9,6 +9,7 @@ from ieat_jax.audio.files import SAMPLE_RATE
 
 N_FFT = 400
 HOP = 160
+FRAMES_PER_SECOND = SAMPLE_RATE // HOP
 
 
 @lru_cache(maxsize=8)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ieat_jax.audio.files import SAMPLE_RATE, AudioError, read_audio
-from ieat_jax.audio.logmel import HOP, clip_log_mel
+from ieat_jax.audio.files import AudioError, read_audio
+from ieat_jax.audio.logmel import FRAMES_PER_SECOND, clip_log_mel
 from ieat_jax.data.batch import Batch
 from ieat_jax.data.injection import InjectionConfig, choose_mode, privileged, thinking
 from ieat_jax.data.labels import EMOTIONS, STYLES
@@ -21,9 +21,6 @@ from ieat_jax.data.sources.jsonl import DataError, Source
 from ieat_jax.text.chat import ChatFormat
 
 THINKING_MODES = ("explicit", "partial")
-
-
-FRAMES_PER_SECOND = SAMPLE_RATE // HOP
 
 
 @dataclasses.dataclass(frozen=True)

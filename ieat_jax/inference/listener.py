@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from ieat_jax.audio.logmel import FRAMES_PER_SECOND
 from ieat_jax.model.config import ListenConfig
-from ieat_jax.model.listen import FRAMES_PER_SECOND, Listen, adapter_length
+from ieat_jax.model.listen import Listen, adapter_length
 from ieat_jax.model.sharding import put
 
 MAX_BYTES = 1 << 29  # what is remembered: thousands of short clips

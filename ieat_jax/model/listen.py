@@ -19,7 +19,6 @@ from ieat_jax.model.llm import make_layers, recompute
 from ieat_jax.model.sharding import also, array_spec, check_divides, current_mesh, gather, lay, out_sharding
 from ieat_jax.model.sight import Sight
 
-FRAMES_PER_SECOND = 100
 SILENCE = -1.5  # Whisper's log-mel of digital silence: (log10(1e-10) + 4) / 4
 DYNAMIC_RANGE = 2.0  # 8 decades below the clip's maximum, in Whisper's scaling
 

@@ -14,7 +14,7 @@ from ieat_jax.model.lora import add_lora
 from ieat_jax.model.sharding import Divided, check_divides
 from ieat_jax.model.speak import Speak
 
-NUM_STYLES = 9  # of the response: those and comfort, encourage
+NUM_STYLES = 9  # of a response: STYLES of data/labels.py
 
 
 class EmotionHeads(nnx.Module):

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from ieat_jax.audio.logmel import FRAMES_PER_SECOND
 from ieat_jax.config.recipes import to_json
 from ieat_jax.data.batch import Batch
 from ieat_jax.data.pipeline import make_batches, prefetched
-from ieat_jax.data.rows import FRAMES_PER_SECOND
 from ieat_jax.data.sources.jsonl import fingerprint
 from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.partition import split
