@@ -51,7 +51,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Compile and judge; returns the exit code: 0 it fits, 1 it does not.
+
+    Raises:
+        UserError: a flag, the configuration or the topology cannot be used.
+    """
     arguments, overrides = _parser().parse_known_args(argv)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)

@@ -40,7 +40,11 @@ def initialise_distributed() -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0 when done, 75 when asked to leave early (start again to go on)."""
+    """Train; returns the exit code: 0 when done, 75 when asked to leave early (start again to go on).
+
+    Raises:
+        UserError: a flag, the configuration or the data cannot be used.
+    """
     arguments, overrides = _parser().parse_known_args(argv)
     from ieat_jax.config.recipes import load_config, to_json
     from ieat_jax.errors import UserError

@@ -69,7 +69,11 @@ def content_hash(*parts: bytes) -> str:
 
 
 def check_ids(ids: np.ndarray, end_id: int) -> np.ndarray:
-    """`ids` as an int32 vector, or `CodecError` where one does not stand for sound."""
+    """Return `ids` as an int32 vector.
+
+    Raises:
+        CodecError: an id does not stand for sound, or `ids` is not one list of whole numbers.
+    """
     ids = np.asarray(ids)
     if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
         raise CodecError(f"unit ids must be one list of whole numbers, got shape {ids.shape} of {ids.dtype}")

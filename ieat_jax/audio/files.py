@@ -44,6 +44,9 @@ def read_audio(path: str | os.PathLike, *, max_seconds: float, root: str | os.Pa
     Channels are averaged; channels that cancel each other are refused. With `root`, a path (relative paths start
     there) whose target lies outside of it is refused, symbolic links included. The header is checked before anything
     is decoded, and no more than `max_seconds` is ever allocated.
+
+    Raises:
+        AudioError: the file is missing, damaged, too long, too short or silent; its `code` says which.
     """
     file = locate(path, root)
     _check_container(file, path)
@@ -65,7 +68,11 @@ def read_audio(path: str | os.PathLike, *, max_seconds: float, root: str | os.Pa
 
 
 def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
-    """Write a mono waveform [samples] in [-1, 1] as 16-bit WAV; louder samples are clipped, non-finite ones refused."""
+    """Write a mono waveform [samples] in [-1, 1] as 16-bit WAV; louder samples are clipped.
+
+    Raises:
+        AudioError: the waveform has several axes, or holds NaN or infinity.
+    """
     waveform = np.asarray(waveform, np.float32)
     if waveform.ndim != 1:
         raise AudioError("not_mono", path, f"a waveform to write has one axis, this one has shape {waveform.shape}")
@@ -75,7 +82,11 @@ def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate: int = 
 
 
 def locate(path: str | os.PathLike, root: str | os.PathLike | None) -> Path:
-    """The real path of a regular file, inside `root` where one is given."""
+    """Return the real path of a regular file, inside `root` where one is given.
+
+    Raises:
+        AudioError: there is no such file, it is not a regular one, or it leads outside of `root`.
+    """
     try:
         file = Path(path) if root is None else Path(root) / path
         resolved = file.resolve()

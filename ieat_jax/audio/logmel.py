@@ -53,6 +53,9 @@ def log_mel(waveform: np.ndarray, *, num_mels: int = 80, window_seconds: float |
     `transformers.WhisperFeatureExtractor` gives (transposed). Values are clipped to 8 decades below the maximum *of the
     window that is passed*, so for a shorter window the frames of the audio itself stay the same, since padding is
     silence and never holds the maximum; only audio cut off by the window could.
+
+    Raises:
+        ValueError: the waveform has more than one axis.
     """
     waveform = np.asarray(waveform, np.float32)
     if waveform.ndim != 1:

@@ -48,7 +48,11 @@ class CosyVoiceTokenizer:
             )
 
     def encode(self, waveform: np.ndarray) -> np.ndarray:
-        """16 kHz waveform [samples], at most 30 s -> int32 ids [n]."""
+        """Encode a 16 kHz waveform [samples], at most 30 s, as int32 ids [n].
+
+        Raises:
+            CodecError: longer than 30 s.
+        """
         if len(waveform) > MAX_SECONDS * SAMPLE_RATE:
             raise CodecError(f"{len(waveform) / SAMPLE_RATE:.1f} s of speech; CosyVoice tokens take {MAX_SECONDS:g} s")
         mel = log_mel(waveform, num_mels=128).T[None]
@@ -56,7 +60,11 @@ class CosyVoiceTokenizer:
         return np.asarray(self._session.run(None, feeds)[0]).reshape(-1).astype(np.int32)
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
-        """Not available: raises `CodecError` that says what is needed."""
+        """Refuse: ieat_jax does not include CosyVoice's vocoder.
+
+        Raises:
+            CodecError: always; it says what would be needed.
+        """
         raise CodecError(
             "CosyVoice units become sound only with CosyVoice-300M-SFT's flow and HiFT vocoder (PyTorch), which "
             "ieat_jax does not include: save the units and pass them to CosyVoice's token2wav, or use the default codec"

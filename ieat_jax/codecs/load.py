@@ -8,7 +8,11 @@ from ieat_jax.audio.codec import CodecError, UnitCodec
 
 
 def load_codec(spec: str | Path) -> UnitCodec:
-    """Load a codec: a folder written by `MelCodec.save`, or CosyVoice's `speech_tokenizer_v1.onnx`."""
+    """Load a codec: a folder written by `MelCodec.save`, or CosyVoice's `speech_tokenizer_v1.onnx`.
+
+    Raises:
+        CodecError: there is none, or it is damaged or unknown.
+    """
     path = Path(spec)
     if path.suffix == ".onnx":
         from ieat_jax.codecs.cosyvoice import CosyVoiceTokenizer

@@ -83,7 +83,11 @@ class MelCodec:
 
     @classmethod
     def load(cls, folder: str | Path) -> "MelCodec":
-        """Read a folder written by `save`; a damaged or foreign one raises `CodecError`."""
+        """Read a folder written by `save`.
+
+        Raises:
+            CodecError: the folder is damaged, or of another kind of codec.
+        """
         folder = Path(folder)
         try:
             settings = json.loads((folder / "codec.json").read_text(encoding="utf-8"))
@@ -107,6 +111,9 @@ def train_mel_codec(
     """Fit a codec on 16 kHz waveforms of one speaker.
 
     Reads waveforms until `max_minutes` are used. Needs at least two units of speech per code (164 s for 4,096).
+
+    Raises:
+        CodecError: there is too little speech.
     """
     points, frames, voiced, edges = [], [], [], [0]
     room = round(max_minutes * 60 * RATE)

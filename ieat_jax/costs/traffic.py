@@ -11,7 +11,7 @@ import numpy as np
 from ieat_jax.costs.hlo import CUBLAS, Array, HloError, Instruction, Module
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-START, DONE = "AsyncCollectiveStart", "AsyncCollectiveDone"
+START = "AsyncCollectiveStart"
 SCATTER = "all-reduce-scatter"  # a TPU's fused reduce-scatter: an all-reduce of which each device keeps its part
 
 # Opcodes that move nothing by themselves.

@@ -75,7 +75,11 @@ def _object(path: Path, number: int, line: bytes) -> dict | RecordError:
 
 
 def parse_object(line: bytes) -> dict:
-    """One line as a JSON object without anything that JSON, UTF-8 or a file system chokes on later."""
+    """Read one line as a JSON object, without anything that JSON, UTF-8 or a file system fails at later.
+
+    Raises:
+        _Reject: the line is not such an object; its `code` says why.
+    """
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -115,7 +115,11 @@ def read_records(path: str | Path, *, quarantine: Quarantine | None = None) -> l
 
 
 def iter_records(path: str | Path) -> Iterator[tuple[int, Record | RecordError]]:
-    """(line number, record or error) of every line; of two records with the same dialogue_id the second is an error."""
+    """Yield (line number, record or error) of every line; the second record of a dialogue_id is an error.
+
+    Raises:
+        RecordError: the file is missing or cannot be read as lines.
+    """
     lines: dict[str, int] = {}
     for number, value in read_objects(path):
         if isinstance(value, RecordError):
@@ -143,7 +147,11 @@ def parse_record(value: dict, *, path: str | Path = "record", line: int = 0) -> 
 
 
 def to_json(record: Record) -> dict:
-    """The JSON object of a record: all keys it was read with, and its units and codec as they are now."""
+    """The JSON object of a record: all keys it was read with, and its units and codec as they are now.
+
+    Raises:
+        ValueError: the record was not read from a file.
+    """
     turns = [_turn_json(turn) for turn in record.turns]
     if not record.raw:
         raise ValueError("only records that were read have a JSON form; write new ones as dictionaries")

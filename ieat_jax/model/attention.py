@@ -1,4 +1,4 @@
-"""Attention with grouped heads: who sees whom, RoPE, the attention itself, and its layer."""
+"""Attention with grouped heads: RoPE, the attention itself over visible tokens, and its layer."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class KVCache:
     it for prompt plus reply.
     """
 
-    # Heads before slots: attention reads a layer as it lies, without a copy per step.
+    # Heads before slots: attention reads a layer in the order that it is stored in, without a copy per step.
     k: jax.Array  # [N, B, K, L, head_dim], RoPE applied
     v: jax.Array  # [N, B, K, L, head_dim]
     sight: Sight  # [B, L] of what is stored; segment id 0 = empty slot

@@ -69,7 +69,11 @@ class EncoderConfig:
 
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> EncoderConfig:
-        """From a Hugging Face `WhisperConfig` dictionary (config.json)."""
+        """From a Hugging Face `WhisperConfig` dictionary (config.json).
+
+        Raises:
+            ModelConfigError: it asks for something that the model here does not have.
+        """
         activation = config.get("activation_function", "gelu")
         if activation != "gelu":
             raise ModelConfigError(f"Whisper config: activation_function {activation!r} is not supported, only 'gelu'")
@@ -158,7 +162,11 @@ class LLMConfig:
 
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> LLMConfig:
-        """From a Hugging Face config.json of a Llama, Qwen2 or Qwen3 causal LM (old and new RoPE fields)."""
+        """From a Hugging Face config.json of a Llama, Qwen2 or Qwen3 causal LM (old and new RoPE fields).
+
+        Raises:
+            ModelConfigError: it asks for something that the model here does not have.
+        """
         family = config.get("model_type")
         if family not in ("llama", "qwen2", "qwen3"):
             raise ModelConfigError(f"LLM config: model_type {family!r} is not supported, only llama, qwen2 and qwen3")

@@ -1,4 +1,4 @@
-"""Flash attention of cuDNN, for GPUs; who sees whom is given as a mask."""
+"""Flash attention of cuDNN, for GPUs; which tokens are visible to each other is given as a mask."""
 
 from __future__ import annotations
 

@@ -80,7 +80,11 @@ def split(model: Any, rules: Rules) -> tuple[Arrays, Arrays]:
 
 
 def join(template: Any, trainable: Mapping[str, jax.Array], frozen: Mapping[str, jax.Array]) -> Any:
-    """The model of `split`'s two parts; `template` (a model or its abstract tree) gives the structure alone."""
+    """The model of `split`'s two parts; `template` (a model or its abstract tree) gives the structure alone.
+
+    Raises:
+        ValueError: a parameter is in the template or in the parts, not in both.
+    """
     parameters = {**frozen, **trainable}
     names = named_leaves(template).keys()
     if names != parameters.keys():

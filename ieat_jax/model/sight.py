@@ -1,4 +1,4 @@
-"""Who sees whom: which tokens of a row are visible to each other."""
+"""Which tokens of a row are visible to each other."""
 
 from __future__ import annotations
 

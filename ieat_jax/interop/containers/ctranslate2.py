@@ -144,7 +144,11 @@ class CTranslate2File:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The encoder's part of a Hugging Face `WhisperConfig`."""
+        """Return the encoder's part of a Hugging Face `WhisperConfig`.
+
+        Raises:
+            InteropError: the shapes are not those of a Whisper encoder.
+        """
         convolution, positions = self.shape("conv1.weight"), self.shape("embed_positions.weight")
         if (len(convolution), len(positions)) != (3, 2):
             raise InteropError(f"{self._data.name}: conv1 of shape {convolution}, positions of shape {positions}")
@@ -166,7 +170,11 @@ class CTranslate2File:
         return list(self._where)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its shape, without reading it."""
+        """Return its shape, without reading it.
+
+        Raises:
+            InteropError: there is no such tensor.
+        """
         if name not in self._where:
             raise InteropError(f"{self._data.name}: {name} is missing")
         variable, third = self._where[name]

@@ -91,7 +91,11 @@ class GGUFFile:
         return tuple(int(size) for size in self._tensors[name].shape[::-1])
 
     def get(self, name: str) -> np.ndarray:
-        """The tensor, dequantised to float32; q and k of Llamas with their rows in Hugging Face's order."""
+        """Return the tensor as float32; q and k of Llamas with their rows in Hugging Face's order.
+
+        Raises:
+            InteropError: its quantisation is not known.
+        """
         import gguf
 
         tensor = self._tensors[name]

@@ -201,6 +201,9 @@ def build_demo(
     `hours` of distinct audio over all splits; `workers` processes speak (default: all cores). Files: train.jsonl,
     validation.jsonl, test.jsonl, text.jsonl, audio/*.flac (16 kHz), README.md. The same seed gives the same bytes.
     Built next to `out_dir` and moved there when complete, so that an interrupted run leaves no half corpus.
+
+    Raises:
+        UserError: a size out of its range, or `out_dir` is in use.
     """
     out = Path(out_dir)
     if not 0.01 <= hours <= 100:
