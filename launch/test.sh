@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, format and tests, on WORKERS cores (2 by default). Arguments go to pytest:
+# Lint, format, types and tests, on WORKERS cores (2 by default). Arguments go to pytest:
 #
 #   bash launch/test.sh
 #   bash launch/test.sh tests/model -k cache
@@ -13,6 +13,8 @@ export TOKENIZERS_PARALLELISM=false
 say "ruff"
 python -m ruff check .
 python -m ruff format --check .
+say "mypy"
+python -m mypy
 say "pytest $*"
 # Most of the time is compilation, which takes one core a process. A file stays in one process: its tests share models.
 exec python -m pytest --numprocesses="${WORKERS:-2}" --dist=loadfile --no-loadscope-reorder "$@"
