@@ -68,7 +68,7 @@ class Checkpoints:
             if value < least:
                 raise CheckpointError(f"config.checkpoint.{name}: must be at least {least}, not {value}")
         self.folder, self.every = absolute(folder), every
-        self._saving: int | None = None
+        self._saving: tuple[int, ocp.AsyncResponse[bool]] | None = None
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(keep)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
         self._orbax = ocp.training.Checkpointer(
@@ -85,7 +85,7 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Complete steps, ascending."""
         # Orbax lists a step from the moment its save begins, and goes on doing so when the save fails.
-        unfinished = self._saving if self._orbax.is_saving_in_progress() else None
+        unfinished = self._saving[0] if self._saving and self._orbax.is_saving_in_progress() else None
         listed = [checkpoint.step for checkpoint in self._orbax.checkpoints]
         return [step for step in listed if step != unfinished and (self.folder / str(step)).is_dir()]
 
@@ -106,10 +106,10 @@ class Checkpoints:
             return False
         arrays, custom = prepare(items, metadata)
         try:
-            self._orbax.save_checkpointables_async(step, arrays, force=True, custom_metadata=custom)
+            response = self._orbax.save_checkpointables_async(step, arrays, force=True, custom_metadata=custom)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._failed(step, error) from error
-        self._saving = step
+        self._saving = step, response
         return True
 
     def wait(self) -> None:
@@ -118,11 +118,14 @@ class Checkpoints:
         Raises:
             CheckpointError: the last save failed.
         """
-        step, self._saving = self._saving, None
-        if step is None:
+        saving, self._saving = self._saving, None
+        if saving is None:
             return
+        step, response = saving
         try:
-            self._orbax.wait()
+            # Every save has a thread and an event loop of its own, which only this call ends; `Checkpointer.wait` does
+            # not, and a run would be out of file descriptors after some hundred saves.
+            response.result()
         except Exception as error:  # whatever it was, the step is not on disk
             raise self._failed(step, error) from error
 

@@ -1,6 +1,8 @@
 import json
+import os
 import resource
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -235,6 +237,21 @@ def test_saved_arrays_may_be_donated_at_once(tmp_path):
             x = step(x)
         got = checkpoints.restore(1, {"state": {"x": jax.ShapeDtypeStruct(x.shape, x.dtype)}}).items["state"]["x"]
     np.testing.assert_array_equal(got, expected)
+
+
+def test_saves_leave_no_thread_and_no_descriptor_behind(tmp_path):
+    def held():
+        checkpoints.wait()
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    items = {"state": {"x": jnp.ones(8)}}
+    with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
+        for step in range(1, 4):  # the first ones fill pools
+            checkpoints.save(step, items, {})
+        before = held()
+        for step in range(4, 16):
+            checkpoints.save(step, items, {})
+        assert held() == before
 
 
 def test_a_failed_background_save_is_raised_by_the_next_call(tmp_path):
