@@ -33,6 +33,7 @@ from ieat_jax.runs.arrays import (
     saving_context,
     shape_text,
     some,
+    write_step_manifest,
 )
 
 
@@ -109,6 +110,8 @@ class Checkpoints:
             response = self._orbax.save_checkpointables_async(step, arrays, force=True, custom_metadata=custom)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._failed(step, error) from error
+        if jax.process_index() == 0:
+            response.on_complete(lambda _: write_step_manifest(self.folder / str(step)))
         self._saving = step, response
         return True
 
@@ -240,6 +243,8 @@ def save_frozen(folder: Any, frozen: Named) -> None:
             ocp.save_checkpointables(folder, arrays, custom_metadata=custom)
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: frozen parameters could not be saved ({root_cause(error)})") from error
+    if jax.process_index() == 0:
+        write_step_manifest(folder)
 
 
 def load_frozen(folder: Any, abstract: Named) -> Named:

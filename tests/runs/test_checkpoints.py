@@ -152,14 +152,32 @@ def cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def change(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+# What is done to a step, and what is said of it with its manifest and without.
+CHANGED, MISSING = "was changed after it was written", "is missing"
 DAMAGE = {
-    "bit flip": (lambda step: flip(data_file(step)), "other numbers than were saved in|DATA_LOSS|Error"),
-    "truncated": (lambda step: cut(data_file(step)), "OUT_OF_RANGE|DATA_LOSS"),
-    "deleted": (lambda step: data_file(step).unlink(), "DATA_LOSS|NOT_FOUND"),
-    "item deleted": (lambda step: shutil.rmtree(step / "trainable"), "Error"),
-    "metadata cut": (lambda step: cut(step / "_CHECKPOINT_METADATA"), "metadata cannot be read"),
-    "metadata deleted": (lambda step: (step / "_CHECKPOINT_METADATA").unlink(), "metadata file is missing"),
-    "metadata changed": (lambda step: change_metadata(step), "metadata was changed"),
+    "bit flip": (lambda step: flip(data_file(step)), CHANGED, "other numbers than were saved in|DATA_LOSS|Error"),
+    "truncated": (lambda step: cut(data_file(step)), CHANGED, "OUT_OF_RANGE|DATA_LOSS"),
+    "deleted": (lambda step: data_file(step).unlink(), MISSING, "DATA_LOSS|NOT_FOUND"),
+    "item deleted": (lambda step: shutil.rmtree(step / "trainable"), MISSING, "trainable is missing"),
+    "metadata cut": (lambda step: cut(step / "_CHECKPOINT_METADATA"), CHANGED, "metadata cannot be read"),
+    "metadata deleted": (lambda step: (step / "_CHECKPOINT_METADATA").unlink(), MISSING, "metadata file is missing"),
+    "metadata changed": (lambda step: change_metadata(step), CHANGED, "metadata was changed"),
+    "Orbax's metadata cut": (lambda step: cut(step / "trainable/_METADATA"), CHANGED, "JSONDecodeError"),
+    "a name changed": (
+        lambda step: change(step / "trainable/_METADATA", '"key": "norm"', '"key": "nosm"'),
+        CHANGED,
+        "without",
+    ),
+    "a key changed": (lambda step: change(step / "trainable/_METADATA", "value_m", "valum_m"), CHANGED, None),
+    "another shape": (lambda step: change(step / "trainable/array_metadatas/process_0", "16", "17"), CHANGED, None),
+    "manifest cut": (lambda step: cut(step / "manifest.json"), "manifest.json was changed", None),
+    "manifest changed": (lambda step: change(step / "manifest.json", "0", "1"), "manifest.json was changed", None),
 }
 
 
@@ -170,10 +188,17 @@ def change_metadata(step):
     path.write_text(json.dumps(record))
 
 
+@pytest.mark.parametrize("manifest", [True, False])
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_steps_are_set_aside_and_an_older_one_is_used(tmp_path, damage, capsys):
-    apply, reason = DAMAGE[damage]
+def test_damaged_steps_are_set_aside_and_an_older_one_is_used(tmp_path, damage, manifest, capsys):
+    apply, *reasons = DAMAGE[damage]
+    reason = reasons[0 if manifest else 1]
+    if reason is None:
+        return  # only the manifest knows
     items = three_steps(tmp_path / "c")
+    if not manifest:  # saved before there were any, or killed just before it was written
+        for step in (1, 2, 3):
+            (tmp_path / f"c/{step}/manifest.json").unlink()
     apply(tmp_path / "c/3")
     with Checkpoints(tmp_path / "c") as checkpoints:
         if damage == "deleted":  # a step that was asked for is not replaced by another
