@@ -24,8 +24,8 @@ from ieat_jax.model.names import named_leaves
 from ieat_jax.runs.fingerprints import fingerprints
 from ieat_jax.runs.manifest import HASHED, changes, marks_of, read_manifest, write_manifest
 
-# What only damaged files give. All other causes lie outside of a step (access, memory, mesh, versions, names): it is not
-# set aside for them.
+# What only damaged files give. All other causes lie outside of a step (access, memory, mesh, versions, names), which is
+# not set aside for them.
 DAMAGE = (json.JSONDecodeError, UnicodeDecodeError)
 DAMAGE_CODES = ("DATA_LOSS", "OUT_OF_RANGE")
 
@@ -272,11 +272,6 @@ def _placement(leaf: Any) -> Sharding:
 
 def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: np.zeros(leaf.shape, leaf.dtype))
-
-
-def absolute(folder: Any) -> epath.Path:
-    """A local or cloud (gs://) folder as Orbax wants it."""
-    return epath.Path(folder).expanduser().absolute()
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -23,7 +23,7 @@ from ieat_jax.runs.arrays import (
     DamagedError,
     Named,
     Table,
-    absolute,
+    agreed,
     by_name,
     check_same,
     load,
@@ -35,6 +35,7 @@ from ieat_jax.runs.arrays import (
     some,
     write_step_manifest,
 )
+from ieat_jax.runs.paths import absolute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,9 +192,7 @@ class Checkpoints:
         """Rename a damaged step to N.corrupt, so that it is neither tried again nor counted."""
         target = next(name for name in _corrupt_names(path) if not name.exists())
         _barrier(f"corrupt {path.name}")  # all have chosen the same name before it exists
-        if jax.process_index() == 0:
-            path.rename(target)
-        _barrier(f"corrupt {path.name} renamed")
+        agreed(path, lambda: path.rename(target) if jax.process_index() == 0 else None)
         self._orbax.reload()
         return f"; renamed to {target.name}"
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from ieat_jax.errors import UserError
 from ieat_jax.runs import arrays as stored
 from ieat_jax.runs.checkpoints import (
     CheckpointError,
@@ -367,3 +368,57 @@ def test_impossible_settings_name_their_field(tmp_path):
     for change in ({"keep": 0}, {"every": 0}, {"keep_every": -1}):
         with pytest.raises(CheckpointError, match=rf"config.checkpoint.{next(iter(change))}: must be at least"):
             Checkpoints(tmp_path, **change)
+
+
+NAMES = (
+    "lr=[1e-3]",
+    "[!a]",
+    "st*ar",
+    "wh?at",
+    "a{b,c}",
+    "per%20cent",
+    "ha#sh",
+    "$HOME",
+    "quo'te\"",
+    "spa ce",
+    "ünï",
+    "~",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_name_of_a_folder_is_not_a_pattern(tmp_path, name):
+    items = arrays()
+    for other in ("star", "what", "l", "a"):  # what such patterns would find
+        save_frozen(tmp_path / other / "frozen", arrays(seed=1)["trainable"])
+    with Checkpoints(tmp_path / name / "checkpoints") as checkpoints:
+        checkpoints.save(1, items, {})
+    with Checkpoints(tmp_path / name / "checkpoints") as checkpoints:
+        assert_same_bits(checkpoints.restore(None, shapes(items)).items, items)
+    save_frozen(tmp_path / name / "frozen", items["trainable"])
+    assert_same_bits(load_frozen(tmp_path / name / "frozen", shapes(items["trainable"])), items["trainable"])
+
+
+def test_a_name_that_can_not_be_held_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match="takes the backslash in this path for a slash"):
+        Checkpoints(tmp_path / "a\\b")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "cause", [KeyError("param_name"), TypeError("of a newer Orbax"), OSError(24, "too many files")]
+)
+def test_a_step_whose_files_are_intact_is_never_set_aside(tmp_path, monkeypatch, cause):
+    items = three_steps(tmp_path / "c")[2]
+
+    def fail(*arguments, **options):
+        raise cause
+
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        with monkeypatch.context() as patch:
+            patch.setattr(stored.ocp, "load_checkpointables", fail)
+            with pytest.raises(
+                CheckpointError, match=r"c/3: cannot be read now .*nothing says that its files are damaged"
+            ):
+                checkpoints.restore(None, shapes(items))
+        assert checkpoints.restore(None, shapes(items)).step == 3
