@@ -27,7 +27,7 @@ from ieat_jax.runs.folder import (
     HANDOVER,
     QUARANTINE,
     save_run_files,
-    write_file,
+    write_protected,
 )
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.training.clock import Throughput
@@ -119,7 +119,7 @@ def _begin(
     trainable, frozen = split(model, config.optimizer.rules)
     save_run_files(workdir, config, parts.tokenizer, parts.codec)
     if jax.process_index() == 0:
-        write_file(workdir / HANDOVER, json.dumps(handover.as_dict(), indent=1) + "\n")
+        write_protected(workdir, HANDOVER, json.dumps(handover.as_dict(), indent=1) + "\n")
     save_frozen(workdir / FROZEN, frozen)
     state = TrainState(trainable, init_state(optimizer, trainable))
     counts = [sum(int(np.prod(leaf.shape)) for leaf in part.values()) for part in (trainable, frozen)]
