@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
@@ -211,6 +212,37 @@ def read_metadata(folder: Any, step: int | None = None) -> tuple[int, dict[str, 
     return _first_intact(folder, list_steps(folder), step, read)
 
 
+def resume_point(folder: Any) -> tuple[int, dict[str, Any]] | None:
+    """(step, metadata) of the newest step with intact files, from which a run goes on; None: it has none, and begins.
+
+    This alone decides whether an attempt is a resume; what an interrupted save left behind does not count.
+
+    Raises:
+        CheckpointError: there are steps, but all are damaged, or the processes see different ones.
+    """
+    folder = absolute(folder)
+    steps = list_steps(folder)
+    newest = max(steps, default=-1)
+    if jax.process_count() > 1:
+        with jax.set_mesh(None):
+            seen = multihost_utils.process_allgather(np.array(newest)).tolist()
+        if set(seen) != {newest}:
+            listed = ", ".join("none" if each < 0 else str(each) for each in seen)
+            raise CheckpointError(
+                f"{folder}: the newest step is another one for each process ({listed}); all must see the same folder, "
+                "on a file system that they share"
+            )
+    if steps:
+        return read_metadata(folder)
+    corrupt = sorted(path.name for path in folder.iterdir() if ".corrupt" in path.name) if folder.is_dir() else []
+    if corrupt:
+        raise CheckpointError(
+            f"{folder}: no intact checkpoint ({some(corrupt)} were set aside); restore the folder from a copy, or "
+            "delete them, and the run begins again"
+        )
+    return None
+
+
 def list_steps(folder: Any) -> list[int]:
     """Steps in a folder, ascending, without touching it: it may belong to a run that is training."""
     folder = absolute(folder)
@@ -336,7 +368,7 @@ def _first_intact(
                 print(f"checkpoint {path} is damaged and skipped: {error}{done}", flush=True)
     raise CheckpointError(
         f"{folder}: no intact checkpoint ({'; '.join(reasons)}); "
-        + ("choose another step" if step is not None else "train again or restore the folder from a copy")
+        + ("choose another step" if step is not None else "restore the folder from a copy")
     )
 
 

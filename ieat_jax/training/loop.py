@@ -20,7 +20,7 @@ from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.partition import split
 from ieat_jax.model.sharding import make_mesh
 from ieat_jax.objectives.stages import make_objective
-from ieat_jax.runs.checkpoints import Checkpoints, load_frozen, read_metadata, save_frozen
+from ieat_jax.runs.checkpoints import Checkpoints, load_frozen, resume_point, save_frozen
 from ieat_jax.runs.folder import (
     CHECKPOINTS,
     FROZEN,
@@ -60,10 +60,13 @@ def train(config: ConfigDict, workdir: str | Path) -> Result:
     mesh = make_mesh(config.mesh)
     check_batch(config.data.batch_size, config.train.accumulate, sequences(config), mesh)
     with jax.set_mesh(mesh):
-        return _train(gather(config, workdir, mesh), workdir, mesh)
+        begun = resume_point(workdir / CHECKPOINTS)
+        parts = gather(config, workdir, mesh, resuming=begun is not None)
+        return _train(parts, workdir, mesh, None if begun is None else begun[1])
 
 
-def _train(parts: Ingredients, workdir: Path, mesh: jax.sharding.Mesh) -> Result:
+def _train(parts: Ingredients, workdir: Path, mesh: jax.sharding.Mesh, begun: dict[str, Any] | None) -> Result:
+    """`begun`: the metadata of the step that the run goes on from, if it does."""
     config, codec = parts.config, parts.codec
     objective, factors = make_objective(config.stage, config.objective)
     chat = ChatFormat.from_config(parts.tokenizer, config)
@@ -87,7 +90,7 @@ def _train(parts: Ingredients, workdir: Path, mesh: jax.sharding.Mesh) -> Result
         Checkpoints(workdir / CHECKPOINTS, keep=settings.keep, every=settings.every) as checkpoints,
         Preemption() as preemption,
     ):
-        first, template, state, frozen, optimizer = _begin(parts, workdir, checkpoints, metadata, mesh)
+        first, template, state, frozen, optimizer = _begin(parts, workdir, checkpoints, begun, metadata, mesh)
         step_function = make_step(
             template, objective, factors, optimizer[0], accumulate=config.train.accumulate, options=options
         )
@@ -96,17 +99,21 @@ def _train(parts: Ingredients, workdir: Path, mesh: jax.sharding.Mesh) -> Result
 
 
 def _begin(
-    parts: Ingredients, workdir: Path, checkpoints: Checkpoints, metadata: dict[str, Any], mesh: jax.sharding.Mesh
+    parts: Ingredients,
+    workdir: Path,
+    checkpoints: Checkpoints,
+    begun: dict[str, Any] | None,
+    metadata: dict[str, Any],
+    mesh: jax.sharding.Mesh,
 ) -> tuple[int, Any, TrainState, dict[str, Any], tuple[Any, Any]]:
     """(first step, model template, state, frozen parameters, (optimizer, schedule)), fresh or restored."""
     config = parts.config
-    if checkpoints.latest() is not None:
-        _, stored = read_metadata(workdir / CHECKPOINTS)
-        check_resume(stored, metadata, allow=config.checkpoint.allow_changes)
+    if begun is not None:
+        check_resume(begun, metadata, allow=config.checkpoint.allow_changes)
     abstract = abstract_model(parts.model_config, mesh)
     trainable, frozen = split(abstract, config.optimizer.rules)
     optimizer, schedule = make_optimizer(config.optimizer, config.train.steps, trainable)
-    if checkpoints.latest() is not None:
+    if begun is not None:
         items = {"trainable": trainable, "optimizer": abstract_state(optimizer, trainable)}
         restored = checkpoints.restore(None, items)
         frozen = load_frozen(workdir / FROZEN, frozen)
@@ -118,9 +125,9 @@ def _begin(
     _say(handover.summary())
     trainable, frozen = split(model, config.optimizer.rules)
     save_run_files(workdir, config, parts.tokenizer, parts.codec)
+    save_frozen(workdir / FROZEN, frozen)  # refuses other weights than the run began with
     if jax.process_index() == 0:
         write_protected(workdir, HANDOVER, json.dumps(handover.as_dict(), indent=1) + "\n")
-    save_frozen(workdir / FROZEN, frozen)
     state = TrainState(trainable, init_state(optimizer, trainable))
     counts = [sum(int(np.prod(leaf.shape)) for leaf in part.values()) for part in (trainable, frozen)]
     _say(f"stage {config.stage}: {counts[0] / 1e6:.2f} M parameters train, {counts[1] / 1e6:.2f} M are frozen")
