@@ -21,6 +21,7 @@ from ieat_jax.model.partition import split
 from ieat_jax.model.sharding import make_mesh
 from ieat_jax.objectives.stages import make_objective
 from ieat_jax.runs.checkpoints import Checkpoints, load_frozen, resume_point, save_frozen
+from ieat_jax.runs.claim import Claim
 from ieat_jax.runs.folder import (
     CHECKPOINTS,
     FROZEN,
@@ -59,7 +60,7 @@ def train(config: ConfigDict, workdir: str | Path) -> Result:
     workdir = Path(workdir)
     mesh = make_mesh(config.mesh)
     check_batch(config.data.batch_size, config.train.accumulate, sequences(config), mesh)
-    with jax.set_mesh(mesh):
+    with Claim(workdir), jax.set_mesh(mesh):
         begun = resume_point(workdir / CHECKPOINTS)
         parts = gather(config, workdir, mesh, resuming=begun is not None)
         return _train(parts, workdir, mesh, None if begun is None else begun[1])
