@@ -59,7 +59,12 @@ def main(argv: list[str] | None = None) -> int:
     from ieat_jax.training.loop import train
 
     result = train(config, arguments.workdir)
-    return 75 if result.preempted else 0
+    if not result.preempted:
+        return 0
+    from ieat_jax.training.preemption import STOPPED, exit_soon
+
+    exit_soon(STOPPED)
+    return STOPPED
 
 
 if __name__ == "__main__":

@@ -22,10 +22,12 @@ from orbax.checkpoint import v1 as ocp
 from ieat_jax.errors import UserError
 from ieat_jax.model.names import named_leaves
 from ieat_jax.runs.fingerprints import fingerprints
+from ieat_jax.runs.manifest import HASHED, changes, marks_of, read_manifest, write_manifest
 
-# Causes that say nothing about the files: a step that could not be read for one of these is not set aside.
-PASSING = (MemoryError, PermissionError, ConnectionError, TimeoutError, jax.errors.JaxRuntimeError)
-PASSING_CODES = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+# What only damaged files give. All other causes lie outside of a step (access, memory, mesh, versions, names), which is
+# not set aside for them.
+DAMAGE = (json.JSONDecodeError, UnicodeDecodeError)
+DAMAGE_CODES = ("DATA_LOSS", "OUT_OF_RANGE")
 
 Result = TypeVar("Result")
 Named = dict[str, Any]
@@ -78,21 +80,48 @@ def _loading_context() -> ocp.Context:
 
 
 def read_record(path: epath.Path) -> tuple[dict[str, Any], dict[str, Table]]:
-    """(metadata, tables) of a step."""
+    """(metadata, tables) of a step whose files are those that its manifest names."""
     record = agreed(path, lambda: _read_record(path))
     return record["metadata"], record["items"]
 
 
 def _read_record(path: epath.Path) -> dict[str, Any]:
+    _check_files(path)
     try:
         record = json.loads((path / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
         if record["check"] != _checksum(record):
             raise DamagedError("its metadata was changed after it was saved")
     except FileNotFoundError as error:
         raise DamagedError("its metadata file is missing") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise DamagedError(f"its metadata cannot be read ({type(error).__name__}: {error})") from error
+    gone = [item for item, table in record["items"].items() if _stored(table) and not (path / item).is_dir()]
+    if gone:
+        raise DamagedError(f"{some(gone)} is missing")
     return record
+
+
+def _stored(table: Table) -> bool:
+    """Whether Orbax has files for an item: empty arrays and empty items are in the record alone."""
+    return any(0 not in shape for _, shape, _ in table.values())
+
+
+def write_step_manifest(path: epath.Path) -> None:
+    """Note what the files of a complete step are. Without it (a run that was killed just then) less is noticed."""
+    try:
+        write_manifest(path, marks_of(path, hashed=HASHED))
+    except OSError as error:
+        print(f"{path}: its manifest could not be written ({error})", flush=True)
+
+
+def _check_files(path: epath.Path) -> None:
+    try:
+        marks = read_manifest(path)
+    except ValueError as error:
+        raise DamagedError(str(error)) from error
+    found = changes(path, marks or {})
+    if found:
+        raise DamagedError(some(found))
 
 
 def agreed(path: epath.Path, read: Callable[[], Result]) -> Result:
@@ -108,10 +137,10 @@ def agreed(path: epath.Path, read: Callable[[], Result]) -> Result:
     except DamagedError as error:
         problem, severity = error, 1
     except Exception as error:
-        if _is_passing(error):
-            problem, severity = CheckpointError(f"{path}: cannot be read now ({root_cause(error)}); try again"), 2
-        else:
+        if _is_damage(error):
             problem, severity = DamagedError(root_cause(error)), 1
+        else:
+            problem, severity = _outside(path, error), 2
         problem.__cause__ = error
     if jax.process_count() > 1:
         with jax.set_mesh(None):
@@ -123,6 +152,13 @@ def agreed(path: epath.Path, read: Callable[[], Result]) -> Result:
     if problem is not None:
         raise problem
     return result
+
+
+def _outside(path: epath.Path, error: BaseException) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: cannot be read now ({root_cause(error)}), and nothing says that its files are damaged; remove the "
+        "cause and try again, or move this folder away to use an earlier step"
+    )
 
 
 def load(path: epath.Path, wanted: Mapping[str, Named], tables: Mapping[str, Table]) -> dict[str, Named]:
@@ -137,14 +173,25 @@ def load(path: epath.Path, wanted: Mapping[str, Named], tables: Mapping[str, Tab
     full = {item: {n: leaf for n, leaf in leaves.items() if leaf.size} for item, leaves in placed.items()}
     trees = {item: nest(leaves) for item, leaves in full.items() if leaves}
 
-    def read() -> dict[str, Any]:
+    def read() -> dict[str, Named]:
         with _loading_context():
-            return ocp.load_checkpointables(path, trees) if trees else {}
+            loaded = ocp.load_checkpointables(path, trees) if trees else {}
+        arrays = {item: named_leaves(loaded.get(item, {})) for item in placed}
+        # Orbax returns what it was asked for (a ShapeDtypeStruct) in place of an array that it does not find.
+        lost = [
+            f"{item} {name}"
+            for item, leaves in full.items()
+            for name, leaf in leaves.items()
+            if not _is_array(arrays[item].get(name), leaf)
+        ]
+        if lost:
+            raise DamagedError(f"without {some(lost)}")
+        return arrays
 
     loaded = agreed(path, read)
     result = {}
     for item, leaves in placed.items():
-        arrays = named_leaves(loaded.get(item, {}))
+        arrays = loaded[item]
         empty = {name: _zeros(leaf) for name, leaf in leaves.items() if not leaf.size}
         result[item] = {name: empty[name] if name in empty else arrays[name] for name in leaves}
         marks = fingerprints({name: arrays[name] for name in full[item]})
@@ -152,6 +199,10 @@ def load(path: epath.Path, wanted: Mapping[str, Named], tables: Mapping[str, Tab
         if changed:
             raise DamagedError(f"other numbers than were saved in {some(changed)}")
     return result
+
+
+def _is_array(found: Any, wanted: jax.ShapeDtypeStruct) -> bool:
+    return isinstance(found, jax.Array) and (found.shape, found.dtype) == (wanted.shape, wanted.dtype)
 
 
 def check_same(path: epath.Path, item: str, wanted: Named, table: Table) -> None:
@@ -223,11 +274,6 @@ def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: np.zeros(leaf.shape, leaf.dtype))
 
 
-def absolute(folder: Any) -> epath.Path:
-    """A local or cloud (gs://) folder as Orbax wants it."""
-    return epath.Path(folder).expanduser().absolute()
-
-
 def _causes(error: BaseException) -> list[BaseException]:
     found = [error]
     while (error := error.__cause__ or error.__context__) is not None and error not in found:
@@ -235,8 +281,8 @@ def _causes(error: BaseException) -> list[BaseException]:
     return found
 
 
-def _is_passing(error: BaseException) -> bool:
-    return any(isinstance(e, PASSING) or any(code in str(e) for code in PASSING_CODES) for e in _causes(error))
+def _is_damage(error: BaseException) -> bool:
+    return any(isinstance(e, DAMAGE) or any(code in str(e) for code in DAMAGE_CODES) for e in _causes(error))
 
 
 def root_cause(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
@@ -23,7 +24,7 @@ from ieat_jax.runs.arrays import (
     DamagedError,
     Named,
     Table,
-    absolute,
+    agreed,
     by_name,
     check_same,
     load,
@@ -33,7 +34,9 @@ from ieat_jax.runs.arrays import (
     saving_context,
     shape_text,
     some,
+    write_step_manifest,
 )
+from ieat_jax.runs.paths import absolute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Checkpoints:
             if value < least:
                 raise CheckpointError(f"config.checkpoint.{name}: must be at least {least}, not {value}")
         self.folder, self.every = absolute(folder), every
-        self._saving: int | None = None
+        self._saving: tuple[int, ocp.AsyncResponse[bool]] | None = None
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(keep)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
         self._orbax = ocp.training.Checkpointer(
@@ -85,7 +88,7 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Complete steps, ascending."""
         # Orbax lists a step from the moment its save begins, and goes on doing so when the save fails.
-        unfinished = self._saving if self._orbax.is_saving_in_progress() else None
+        unfinished = self._saving[0] if self._saving and self._orbax.is_saving_in_progress() else None
         listed = [checkpoint.step for checkpoint in self._orbax.checkpoints]
         return [step for step in listed if step != unfinished and (self.folder / str(step)).is_dir()]
 
@@ -106,10 +109,12 @@ class Checkpoints:
             return False
         arrays, custom = prepare(items, metadata)
         try:
-            self._orbax.save_checkpointables_async(step, arrays, force=True, custom_metadata=custom)
+            response = self._orbax.save_checkpointables_async(step, arrays, force=True, custom_metadata=custom)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._failed(step, error) from error
-        self._saving = step
+        if jax.process_index() == 0:
+            response.on_complete(lambda _: write_step_manifest(self.folder / str(step)))
+        self._saving = step, response
         return True
 
     def wait(self) -> None:
@@ -118,11 +123,14 @@ class Checkpoints:
         Raises:
             CheckpointError: the last save failed.
         """
-        step, self._saving = self._saving, None
-        if step is None:
+        saving, self._saving = self._saving, None
+        if saving is None:
             return
+        step, response = saving
         try:
-            self._orbax.wait()
+            # Every save has a thread and an event loop of its own, which only this call ends; `Checkpointer.wait` does
+            # not, and a run would be out of file descriptors after some hundred saves.
+            response.result()
         except Exception as error:  # whatever it was, the step is not on disk
             raise self._failed(step, error) from error
 
@@ -185,9 +193,7 @@ class Checkpoints:
         """Rename a damaged step to N.corrupt, so that it is neither tried again nor counted."""
         target = next(name for name in _corrupt_names(path) if not name.exists())
         _barrier(f"corrupt {path.name}")  # all have chosen the same name before it exists
-        if jax.process_index() == 0:
-            path.rename(target)
-        _barrier(f"corrupt {path.name} renamed")
+        agreed(path, lambda: path.rename(target) if jax.process_index() == 0 else None)
         self._orbax.reload()
         return f"; renamed to {target.name}"
 
@@ -204,6 +210,37 @@ def read_metadata(folder: Any, step: int | None = None) -> tuple[int, dict[str, 
         return int(path.name), read_record(path)[0]
 
     return _first_intact(folder, list_steps(folder), step, read)
+
+
+def resume_point(folder: Any) -> tuple[int, dict[str, Any]] | None:
+    """(step, metadata) of the newest step with intact files, from which a run goes on; None: it has none, and begins.
+
+    This alone decides whether an attempt is a resume; what an interrupted save left behind does not count.
+
+    Raises:
+        CheckpointError: there are steps, but all are damaged, or the processes see different ones.
+    """
+    folder = absolute(folder)
+    steps = list_steps(folder)
+    newest = max(steps, default=-1)
+    if jax.process_count() > 1:
+        with jax.set_mesh(None):
+            seen = multihost_utils.process_allgather(np.array(newest)).tolist()
+        if set(seen) != {newest}:
+            listed = ", ".join("none" if each < 0 else str(each) for each in seen)
+            raise CheckpointError(
+                f"{folder}: the newest step is another one for each process ({listed}); all must see the same folder, "
+                "on a file system that they share"
+            )
+    if steps:
+        return read_metadata(folder)
+    corrupt = sorted(path.name for path in folder.iterdir() if ".corrupt" in path.name) if folder.is_dir() else []
+    if corrupt:
+        raise CheckpointError(
+            f"{folder}: no intact checkpoint ({some(corrupt)} were set aside); restore the folder from a copy, or "
+            "delete them, and the run begins again"
+        )
+    return None
 
 
 def list_steps(folder: Any) -> list[int]:
@@ -237,6 +274,8 @@ def save_frozen(folder: Any, frozen: Named) -> None:
             ocp.save_checkpointables(folder, arrays, custom_metadata=custom)
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: frozen parameters could not be saved ({root_cause(error)})") from error
+    if jax.process_index() == 0:
+        write_step_manifest(folder)
 
 
 def load_frozen(folder: Any, abstract: Named) -> Named:
@@ -329,7 +368,7 @@ def _first_intact(
                 print(f"checkpoint {path} is damaged and skipped: {error}{done}", flush=True)
     raise CheckpointError(
         f"{folder}: no intact checkpoint ({'; '.join(reasons)}); "
-        + ("choose another step" if step is not None else "train again or restore the folder from a copy")
+        + ("choose another step" if step is not None else "restore the folder from a copy")
     )
 
 

@@ -6,6 +6,7 @@ codec/            the unit codec of a run that speaks (of CosyVoice, whose files
 frozen/           parameters that training does not change, saved once
 checkpoints/N/    trainable parameters, optimiser state and metadata after step N
 handover.json     where the first parameters came from
+manifest.json     what all of the above were when they were written; frozen/ and checkpoints/N have their own
 metrics.jsonl, tensorboard/, quarantine.jsonl
 """
 
@@ -15,6 +16,8 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +26,24 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ieat_jax.audio.codec import (CodecError, UnitCodec, check_identity)
-from ieat_jax.codecs.load import (load_codec)
+from ieat_jax.audio.codec import CodecError, UnitCodec, check_identity
+from ieat_jax.codecs.load import load_codec
 from ieat_jax.config.recipes import from_json, model_config, to_json
 from ieat_jax.errors import UserError
+from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.config import ModelConfig
 from ieat_jax.model.names import named_leaves
+from ieat_jax.model.partition import join
 from ieat_jax.model.unified import UnifiedModel
-from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
-from ieat_jax.model.abstract import (abstract_model)
+from ieat_jax.runs import manifest
+from ieat_jax.runs.arrays import some
 from ieat_jax.runs.checkpoints import list_steps, restore_named
-from ieat_jax.model.partition import (join)
+from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
 
 CONFIG, TOKENIZER, CODEC, FROZEN, CHECKPOINTS = "config.json", "tokenizer", "codec", "frozen", "checkpoints"
 HANDOVER, QUARANTINE = "handover.json", "quarantine.jsonl"
 POINTER = "pointer.json"  # in codec/: {'path': file, **identity}
+PROTECTED = (CONFIG, TOKENIZER, CODEC, HANDOVER)  # files and folders that the run's manifest covers
 
 
 class RunError(UserError):
@@ -69,16 +75,17 @@ def save_run_files(
     writes.
 
     Raises:
-        RunError: the folder has another tokenizer.
+        RunError: the folder has another tokenizer, or its files are not those that its manifest names.
         CodecError: the folder has another codec.
     """
     path = Path(path)
     if jax.process_index() == 0:
         path.mkdir(parents=True, exist_ok=True)
+        check_run_files(path, but=(CONFIG,))
         _save_tokenizer(path / TOKENIZER, tokenizer)
         if codec is not None:
             _save_codec(path / CODEC, codec)
-        write_file(path / CONFIG, to_json(config))
+        write_protected(path, CONFIG, to_json(config))
     if jax.process_count() > 1:
         with jax.set_mesh(None):
             multihost_utils.sync_global_devices("save_run_files")
@@ -89,6 +96,55 @@ def write_file(path: Path, text: str) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
+
+
+def write_protected(run: Path, name: str, text: str) -> None:
+    """Write a file of a run's folder, and its mark into the manifest: at no moment do the two contradict each other."""
+    marks = _marks_on_disk(run) | (manifest.read_manifest(run) or {})
+    new = manifest.mark(text.encode())
+    manifest.write_manifest(run, marks | {name: [*marks.get(name, []), new]})
+    write_file(run / name, text)
+    manifest.write_manifest(run, marks | {name: [new]})
+
+
+def check_run_files(path: Path, *, but: Collection[str] = ()) -> None:
+    """Compare the files of a run with its manifest, except those named in `but`.
+
+    A folder without manifest passes; where it holds files already, a line on stderr says so.
+
+    Raises:
+        RunError: a file that was changed, is missing, or was not written by the run.
+    """
+    try:
+        marks = manifest.read_manifest(path)
+    except ValueError as error:
+        raise RunError(f"{path}: {error}; restore the folder from a copy") from error
+    there = list(_protected_files(path))
+    if marks is None:
+        if there and jax.process_index() == 0:
+            print(
+                f"{path}: without {manifest.FILE} (from an earlier version): its configuration and tokenizer are taken "
+                "as they are",
+                file=sys.stderr,
+            )
+        return
+    found = manifest.changes(path, {name: known for name, known in marks.items() if name not in but})
+    found += [f"{name} was not written by this run" for name in there if name not in marks and name not in but]
+    if found:
+        raise RunError(f"{path}: {some(found)}; restore the folder from a copy")
+
+
+def _protected_files(run: Path) -> Iterator[str]:
+    for name in PROTECTED:
+        if (run / name).is_dir():
+            files = (file for file in (run / name).rglob("*") if file.is_file() and not file.name.startswith("."))
+            yield from (str(file.relative_to(run)) for file in files)
+        elif (run / name).exists():
+            yield name
+
+
+def _marks_on_disk(run: Path) -> manifest.Marks:
+    return {name: [manifest.mark((run / name).read_bytes())] for name in _protected_files(run)}
 
 
 def _save_tokenizer(folder: Path, tokenizer: TextTokenizer) -> None:
@@ -153,14 +209,18 @@ def read_config(path: str | Path) -> ConfigDict:
     """The configuration of a run.
 
     Raises:
-        RunError: there is no run in this folder.
+        RunError: there is no run in this folder, or its files are not those that its manifest names.
     """
     path = Path(path)
     if not path.is_dir():
         raise RunError(f"{path}: there is no such folder; give the workdir of a training run")
     if not (path / CONFIG).is_file():
         raise RunError(f"{path}: no training run here ({CONFIG} is missing); give the workdir of a training run")
-    return from_json((path / CONFIG).read_text(encoding="utf-8"))
+    check_run_files(path)
+    try:
+        return from_json((path / CONFIG).read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path / CONFIG}: not UTF-8 ({error}); restore the folder from a copy") from error
 
 
 def load_run(path: str | Path, *, step: int | None = None, mesh: Mesh | None = None) -> Run:
@@ -172,7 +232,7 @@ def load_run(path: str | Path, *, step: int | None = None, mesh: Mesh | None = N
         mesh: where the parameters shall lie; None = on the first device.
 
     Raises:
-        RunError: no run or step there, or parameters that are not those of its config.
+        RunError: no run or step there, files that were changed, or parameters that are not those of its config.
         CheckpointError: the checkpoint is damaged.
         CodecError: the codec is missing, or not the one that the checkpoint was trained with.
     """

@@ -3,7 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Callable, Mapping
+
+import jax
+
+
+def say(text: str, write: Callable[[str], None] | None = None) -> None:
+    """A line on the console, of process 0. A console that is gone (a closed pipe or terminal) stops no run.
+
+    `write`: how, instead of `print`.
+    """
+    if jax.process_index() != 0:
+        return
+    try:
+        if write is not None:
+            write(text)
+        else:
+            print(text, flush=True)
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the rest of the process)
 
 
 def format_metrics(values: Mapping[str, float]) -> str:

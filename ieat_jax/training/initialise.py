@@ -113,6 +113,8 @@ def initialise(config: Any, model_config: ModelConfig, mesh: Mesh | None, earlie
 
 def _sources(config: Any, model_config: ModelConfig, earlier: Any) -> Iterable[tuple[str, Any]]:
     """(name of the source, (parameter name, array) pairs), later ones winning: public weights over the checkpoint's."""
+    if config.init.checkpoint and earlier is None:
+        raise ValueError(f"config.init.checkpoint = {config.init.checkpoint!r} was not loaded")
     if earlier is not None:
         model = earlier.model
         if earlier.model_config.lora.rank and not model_config.lora.rank:

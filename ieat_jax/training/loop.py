@@ -20,22 +20,24 @@ from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.partition import split
 from ieat_jax.model.sharding import make_mesh
 from ieat_jax.objectives.stages import make_objective
-from ieat_jax.runs.checkpoints import Checkpoints, load_frozen, read_metadata, save_frozen
+from ieat_jax.runs.checkpoints import Checkpoints, list_steps, load_frozen, resume_point, save_frozen
+from ieat_jax.runs.claim import Claim
 from ieat_jax.runs.folder import (
     CHECKPOINTS,
     FROZEN,
     HANDOVER,
     QUARANTINE,
     save_run_files,
-    write_file,
+    write_protected,
 )
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.training.clock import Throughput
+from ieat_jax.training.console import say
 from ieat_jax.training.initialise import initialise
 from ieat_jax.training.metrics import MetricWriter
 from ieat_jax.training.optimizer import abstract_state, init_state, make_optimizer, too_many_bad_steps, updates_done
 from ieat_jax.training.placement import check_batch, put_batch
-from ieat_jax.training.preemption import Preemption
+from ieat_jax.training.preemption import Asked, Preemption
 from ieat_jax.training.resume import TrainError, check_resume
 from ieat_jax.training.rows import make_row_spec
 from ieat_jax.training.setup import Ingredients, gather, sequences
@@ -59,11 +61,24 @@ def train(config: ConfigDict, workdir: str | Path) -> Result:
     workdir = Path(workdir)
     mesh = make_mesh(config.mesh)
     check_batch(config.data.batch_size, config.train.accumulate, sequences(config), mesh)
-    with jax.set_mesh(mesh):
-        return _train(gather(config, workdir, mesh), workdir, mesh)
+    with Preemption() as preemption:
+        try:
+            with preemption.interruptible():
+                claim = Claim(workdir)
+            with claim, jax.set_mesh(mesh):
+                with preemption.interruptible():
+                    begun = resume_point(workdir / CHECKPOINTS)
+                    parts = gather(config, workdir, mesh, resuming=begun is not None)
+                return _train(parts, workdir, mesh, preemption, None if begun is None else begun[1])
+        except Asked:
+            say("asked to leave before the first step; start the same command again to go on")
+            return Result(max(list_steps(workdir / CHECKPOINTS), default=0), preempted=True)
 
 
-def _train(parts: Ingredients, workdir: Path, mesh: jax.sharding.Mesh) -> Result:
+def _train(
+    parts: Ingredients, workdir: Path, mesh: jax.sharding.Mesh, preemption: Preemption, begun: dict[str, Any] | None
+) -> Result:
+    """`begun`: the metadata of the step that the run goes on from, if it does."""
     config, codec = parts.config, parts.codec
     objective, factors = make_objective(config.stage, config.objective)
     chat = ChatFormat.from_config(parts.tokenizer, config)
@@ -83,11 +98,9 @@ def _train(parts: Ingredients, workdir: Path, mesh: jax.sharding.Mesh) -> Result
         "codec": None if codec is None else codec.identity(),
     }
     settings, options = config.checkpoint, compiler_options(config.train.compiler_options, mesh)
-    with (
-        Checkpoints(workdir / CHECKPOINTS, keep=settings.keep, every=settings.every) as checkpoints,
-        Preemption() as preemption,
-    ):
-        first, template, state, frozen, optimizer = _begin(parts, workdir, checkpoints, metadata, mesh)
+    with Checkpoints(workdir / CHECKPOINTS, keep=settings.keep, every=settings.every) as checkpoints:
+        with preemption.interruptible():
+            first, template, state, frozen, optimizer = _begin(parts, workdir, checkpoints, begun, metadata, mesh)
         step_function = make_step(
             template, objective, factors, optimizer[0], accumulate=config.train.accumulate, options=options
         )
@@ -96,34 +109,38 @@ def _train(parts: Ingredients, workdir: Path, mesh: jax.sharding.Mesh) -> Result
 
 
 def _begin(
-    parts: Ingredients, workdir: Path, checkpoints: Checkpoints, metadata: dict[str, Any], mesh: jax.sharding.Mesh
+    parts: Ingredients,
+    workdir: Path,
+    checkpoints: Checkpoints,
+    begun: dict[str, Any] | None,
+    metadata: dict[str, Any],
+    mesh: jax.sharding.Mesh,
 ) -> tuple[int, Any, TrainState, dict[str, Any], tuple[Any, Any]]:
     """(first step, model template, state, frozen parameters, (optimizer, schedule)), fresh or restored."""
     config = parts.config
-    if checkpoints.latest() is not None:
-        _, stored = read_metadata(workdir / CHECKPOINTS)
-        check_resume(stored, metadata, allow=config.checkpoint.allow_changes)
+    if begun is not None:
+        check_resume(begun, metadata, allow=config.checkpoint.allow_changes)
     abstract = abstract_model(parts.model_config, mesh)
     trainable, frozen = split(abstract, config.optimizer.rules)
     optimizer, schedule = make_optimizer(config.optimizer, config.train.steps, trainable)
-    if checkpoints.latest() is not None:
+    if begun is not None:
         items = {"trainable": trainable, "optimizer": abstract_state(optimizer, trainable)}
         restored = checkpoints.restore(None, items)
         frozen = load_frozen(workdir / FROZEN, frozen)
         save_run_files(workdir, config, parts.tokenizer, parts.codec)
         state = TrainState(restored.items["trainable"], restored.items["optimizer"])
-        _say(f"resuming from step {restored.step} of {workdir}")
+        say(f"resuming from step {restored.step} of {workdir}")
         return restored.step, abstract, state, frozen, (optimizer, schedule)
     model, handover = initialise(config, parts.model_config, mesh, parts.earlier)
-    _say(handover.summary())
+    say(handover.summary())
     trainable, frozen = split(model, config.optimizer.rules)
     save_run_files(workdir, config, parts.tokenizer, parts.codec)
+    save_frozen(workdir / FROZEN, frozen)  # refuses other weights than the run began with
     if jax.process_index() == 0:
-        write_file(workdir / HANDOVER, json.dumps(handover.as_dict(), indent=1) + "\n")
-    save_frozen(workdir / FROZEN, frozen)
+        write_protected(workdir, HANDOVER, json.dumps(handover.as_dict(), indent=1) + "\n")
     state = TrainState(trainable, init_state(optimizer, trainable))
     counts = [sum(int(np.prod(leaf.shape)) for leaf in part.values()) for part in (trainable, frozen)]
-    _say(f"stage {config.stage}: {counts[0] / 1e6:.2f} M parameters train, {counts[1] / 1e6:.2f} M are frozen")
+    say(f"stage {config.stage}: {counts[0] / 1e6:.2f} M parameters train, {counts[1] / 1e6:.2f} M are frozen")
     return 0, abstract, state, frozen, (optimizer, schedule)
 
 
@@ -154,8 +171,12 @@ class _Loop:
         reader = prefetched(batches, first, threads=config.data.read_threads, buffer=config.data.read_ahead)
         with MetricWriter(self.workdir, total_steps=last, start_step=first) as writer:
             for step in range(first + 1, last + 1):
+                try:
+                    with throughput.data(), self.preemption.interruptible(alone=True):
+                        host = next(reader)
+                except Asked:  # data may never come
+                    return self._leave(step - 1, state, first)
                 with throughput.data():
-                    host = next(reader)
                     batch = put_batch(host)
                 state, metrics = step_function(state, frozen, batch)
                 if one_at_a_time:
@@ -168,15 +189,24 @@ class _Loop:
                     self._log(writer, step, so_far, since, state, throughput)
                     so_far, since = None, 0
                 leaving = self.preemption.requested(step)
-                if self.checkpoints.due(step) or step == last or leaving:
+                if self.checkpoints.due(step) or step == last:
                     with throughput.pause():
                         self._save(step, state)
                 if leaving and step < last:
-                    self.checkpoints.wait()
-                    _say(f"asked to leave: step {step} is saved; start the same command again to go on")
-                    return Result(step, preempted=True)
+                    return self._leave(step, state, first)
         self._report_quarantine()
         return Result(last, preempted=False)
+
+    def _leave(self, step: int, state: TrainState, first: int) -> Result:
+        """Save `step`, where this attempt came further than `first`, and end."""
+        with self.preemption.saving():
+            if step > first:
+                self._save(step, state)
+            self.checkpoints.wait()
+        saved = self.checkpoints.latest()
+        what = "nothing was trained yet" if saved is None else f"step {saved} is saved"
+        say(f"asked to leave: {what}; start the same command again to go on")
+        return Result(step, preempted=True)
 
     def _log(
         self,
@@ -207,21 +237,17 @@ class _Loop:
 
     def _save(self, step: int, state: TrainState) -> None:
         items = {"trainable": state.trainable, "optimizer": state.optimizer}
-        self.checkpoints.save(step, items, self.metadata)
+        with self.preemption.saving():
+            self.checkpoints.save(step, items, self.metadata)
 
     def _report_quarantine(self) -> None:
         bad = self.parts.quarantine.summary()
         if bad:
             counts = ", ".join(f"{count} x {code}" for code, count in bad.items())
-            _say(f"{sum(bad.values())} bad records were replaced ({counts}): {self.workdir / QUARANTINE}")
+            say(f"{sum(bad.values())} bad records were replaced ({counts}): {self.workdir / QUARANTINE}")
 
 
 def _counts(batch: Batch) -> tuple[float, float]:
     """(tokens, seconds of audio) of a global batch, as seen from this process's rows."""
     tokens = int((batch.segment_ids > 0).sum()) * jax.process_count()
     return tokens, float(batch.clip_frames.sum()) * jax.process_count() / FRAMES_PER_SECOND
-
-
-def _say(text: str) -> None:
-    if jax.process_index() == 0:
-        print(text, flush=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 import jax
 
-from ieat_jax.training.console import ProgressBar, format_metrics
+from ieat_jax.training.console import ProgressBar, format_metrics, say
+from ieat_jax.training.metric_files import Board, JsonLines
 
 FILE = "metrics.jsonl"
 Parts = Mapping[str, tuple[Any, Any]]
@@ -24,27 +24,11 @@ def reduce_parts(parts: Parts) -> dict[str, float]:
     return {name: float(total) / float(weight) for name, (total, weight) in host if float(weight) != 0}
 
 
-def truncate_metrics(path: Path, last_step: int) -> None:
-    """Drop lines after `last_step`, and a line that was cut short, so that a resumed run writes no step twice."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= last_step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue
-    part = path.with_suffix(".part")
-    part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    os.replace(part, path)
-
-
 class MetricWriter:
     """Writes a run's metrics: `metrics.jsonl` (one line per `write`), `tensorboard/`, and the console.
 
     The console shows a progress bar on a terminal and plain lines elsewhere. Only process 0 writes; all processes may
-    call everything.
+    call everything. What cannot be written is left out, with a word: metrics watch a run, and never stop it.
     """
 
     def __init__(self, workdir: str | Path, *, total_steps: int, start_step: int = 0, console: bool = True):
@@ -55,12 +39,8 @@ class MetricWriter:
         if not self._main:
             return
         workdir = Path(workdir)
-        workdir.mkdir(parents=True, exist_ok=True)
-        truncate_metrics(workdir / FILE, start_step)
-        self._file = (workdir / FILE).open("a", encoding="utf-8")
-        from tensorboardX import SummaryWriter  # a second to import: only where it is used
-
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1, flush_secs=30)
+        self._file = JsonLines(workdir / FILE, start_step)
+        self._board = Board(workdir / "tensorboard", start_step + 1)
         if console and sys.stdout.isatty():
             self._bar = ProgressBar(total_steps, start_step)
 
@@ -71,10 +51,8 @@ class MetricWriter:
         if self._main:
             # JSON has no NaN: null stands for a number that is not finite.
             line = {name: value if math.isfinite(value) else None for name, value in values.items()}
-            self._file.write(json.dumps({"step": step, **line}) + "\n")
-            self._file.flush()
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+            self._file.write({"step": step, **line})
+            self._board.write(step, values)
         if self._console:
             self.print(f"step {step}/{self._total}  {format_metrics(values)}")
         return values
@@ -86,18 +64,15 @@ class MetricWriter:
 
     def print(self, text: str) -> None:
         """A line on the console, above the progress bar; process 0 only."""
-        if self._bar is not None:
-            self._bar.print(text)
-        elif self._main:
-            print(text, flush=True)
+        say(text, None if self._bar is None else self._bar.print)
 
     def close(self) -> None:
         """Finish the files and the progress bar."""
         if self._bar is not None:
-            self._bar.stop()
-        for writer in (self._file, self._board):
-            if writer is not None:
-                writer.close()
+            with contextlib.suppress(OSError):  # a terminal that is gone
+                self._bar.stop()
+        if self._board is not None:
+            self._board.close()
         self._bar = None
 
     def __enter__(self) -> MetricWriter:

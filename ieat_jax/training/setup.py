@@ -15,7 +15,7 @@ from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.sources.jsonl import Source, open_sources
 from ieat_jax.model.config import ModelConfig
 from ieat_jax.objectives.stages import make_objective
-from ieat_jax.runs.folder import CHECKPOINTS, QUARANTINE, Run, load_run, load_run_codec
+from ieat_jax.runs.folder import CONFIG, QUARANTINE, Run, check_run_files, load_run, load_run_codec
 from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
 from ieat_jax.training.resume import TrainError
 
@@ -39,11 +39,15 @@ def sequences(config: ConfigDict) -> dict[str, int]:
     return {name: shapes[name] for name in ("tokens", "teacher_tokens", "speak")}
 
 
-def gather(config: ConfigDict, workdir: Path, mesh: jax.sharding.Mesh) -> Ingredients:
-    """Tokenizer, codec and data of a run; checks that they fit each other before anything is computed."""
+def gather(config: ConfigDict, workdir: Path, mesh: jax.sharding.Mesh, *, resuming: bool) -> Ingredients:
+    """Tokenizer, codec and data of a run; checks that they fit each other before anything is computed.
+
+    `resuming`: the run goes on from a checkpoint, with the tokenizer and codec that it began with.
+    """
     sizes = model_config(config)
     make_objective(config.stage, config.objective)  # a mistake there is found before weights are read
-    resuming = (workdir / CHECKPOINTS).is_dir() and any((workdir / CHECKPOINTS).iterdir())
+    if resuming:
+        check_run_files(workdir, but=(CONFIG,))  # which is written anew
     earlier = None
     if config.init.checkpoint and not resuming:
         earlier = load_run(config.init.checkpoint, mesh=mesh)

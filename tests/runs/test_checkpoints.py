@@ -1,6 +1,8 @@
 import json
+import os
 import resource
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from ieat_jax.errors import UserError
 from ieat_jax.runs import arrays as stored
 from ieat_jax.runs.checkpoints import (
     CheckpointError,
@@ -150,14 +153,32 @@ def cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def change(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+# What is done to a step, and what is said of it with its manifest and without.
+CHANGED, MISSING = "was changed after it was written", "is missing"
 DAMAGE = {
-    "bit flip": (lambda step: flip(data_file(step)), "other numbers than were saved in|DATA_LOSS|Error"),
-    "truncated": (lambda step: cut(data_file(step)), "OUT_OF_RANGE|DATA_LOSS"),
-    "deleted": (lambda step: data_file(step).unlink(), "DATA_LOSS|NOT_FOUND"),
-    "item deleted": (lambda step: shutil.rmtree(step / "trainable"), "Error"),
-    "metadata cut": (lambda step: cut(step / "_CHECKPOINT_METADATA"), "metadata cannot be read"),
-    "metadata deleted": (lambda step: (step / "_CHECKPOINT_METADATA").unlink(), "metadata file is missing"),
-    "metadata changed": (lambda step: change_metadata(step), "metadata was changed"),
+    "bit flip": (lambda step: flip(data_file(step)), CHANGED, "other numbers than were saved in|DATA_LOSS|Error"),
+    "truncated": (lambda step: cut(data_file(step)), CHANGED, "OUT_OF_RANGE|DATA_LOSS"),
+    "deleted": (lambda step: data_file(step).unlink(), MISSING, "DATA_LOSS|NOT_FOUND"),
+    "item deleted": (lambda step: shutil.rmtree(step / "trainable"), MISSING, "trainable is missing"),
+    "metadata cut": (lambda step: cut(step / "_CHECKPOINT_METADATA"), CHANGED, "metadata cannot be read"),
+    "metadata deleted": (lambda step: (step / "_CHECKPOINT_METADATA").unlink(), MISSING, "metadata file is missing"),
+    "metadata changed": (lambda step: change_metadata(step), CHANGED, "metadata was changed"),
+    "Orbax's metadata cut": (lambda step: cut(step / "trainable/_METADATA"), CHANGED, "JSONDecodeError"),
+    "a name changed": (
+        lambda step: change(step / "trainable/_METADATA", '"key": "norm"', '"key": "nosm"'),
+        CHANGED,
+        "without",
+    ),
+    "a key changed": (lambda step: change(step / "trainable/_METADATA", "value_m", "valum_m"), CHANGED, None),
+    "another shape": (lambda step: change(step / "trainable/array_metadatas/process_0", "16", "17"), CHANGED, None),
+    "manifest cut": (lambda step: cut(step / "manifest.json"), "manifest.json was changed", None),
+    "manifest changed": (lambda step: change(step / "manifest.json", "0", "1"), "manifest.json was changed", None),
 }
 
 
@@ -168,10 +189,17 @@ def change_metadata(step):
     path.write_text(json.dumps(record))
 
 
+@pytest.mark.parametrize("manifest", [True, False])
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_steps_are_set_aside_and_an_older_one_is_used(tmp_path, damage, capsys):
-    apply, reason = DAMAGE[damage]
+def test_damaged_steps_are_set_aside_and_an_older_one_is_used(tmp_path, damage, manifest, capsys):
+    apply, *reasons = DAMAGE[damage]
+    reason = reasons[0 if manifest else 1]
+    if reason is None:
+        return  # only the manifest knows
     items = three_steps(tmp_path / "c")
+    if not manifest:  # saved before there were any, or killed just before it was written
+        for step in (1, 2, 3):
+            (tmp_path / f"c/{step}/manifest.json").unlink()
     apply(tmp_path / "c/3")
     with Checkpoints(tmp_path / "c") as checkpoints:
         if damage == "deleted":  # a step that was asked for is not replaced by another
@@ -235,6 +263,21 @@ def test_saved_arrays_may_be_donated_at_once(tmp_path):
             x = step(x)
         got = checkpoints.restore(1, {"state": {"x": jax.ShapeDtypeStruct(x.shape, x.dtype)}}).items["state"]["x"]
     np.testing.assert_array_equal(got, expected)
+
+
+def test_saves_leave_no_thread_and_no_descriptor_behind(tmp_path):
+    def held():
+        checkpoints.wait()
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    items = {"state": {"x": jnp.ones(8)}}
+    with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
+        for step in range(1, 4):  # the first ones fill pools
+            checkpoints.save(step, items, {})
+        before = held()
+        for step in range(4, 16):
+            checkpoints.save(step, items, {})
+        assert held() == before
 
 
 def test_a_failed_background_save_is_raised_by_the_next_call(tmp_path):
@@ -325,3 +368,57 @@ def test_impossible_settings_name_their_field(tmp_path):
     for change in ({"keep": 0}, {"every": 0}, {"keep_every": -1}):
         with pytest.raises(CheckpointError, match=rf"config.checkpoint.{next(iter(change))}: must be at least"):
             Checkpoints(tmp_path, **change)
+
+
+NAMES = (
+    "lr=[1e-3]",
+    "[!a]",
+    "st*ar",
+    "wh?at",
+    "a{b,c}",
+    "per%20cent",
+    "ha#sh",
+    "$HOME",
+    "quo'te\"",
+    "spa ce",
+    "ünï",
+    "~",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_name_of_a_folder_is_not_a_pattern(tmp_path, name):
+    items = arrays()
+    for other in ("star", "what", "l", "a"):  # what such patterns would find
+        save_frozen(tmp_path / other / "frozen", arrays(seed=1)["trainable"])
+    with Checkpoints(tmp_path / name / "checkpoints") as checkpoints:
+        checkpoints.save(1, items, {})
+    with Checkpoints(tmp_path / name / "checkpoints") as checkpoints:
+        assert_same_bits(checkpoints.restore(None, shapes(items)).items, items)
+    save_frozen(tmp_path / name / "frozen", items["trainable"])
+    assert_same_bits(load_frozen(tmp_path / name / "frozen", shapes(items["trainable"])), items["trainable"])
+
+
+def test_a_name_that_can_not_be_held_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match="takes the backslash in this path for a slash"):
+        Checkpoints(tmp_path / "a\\b")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "cause", [KeyError("param_name"), TypeError("of a newer Orbax"), OSError(24, "too many files")]
+)
+def test_a_step_whose_files_are_intact_is_never_set_aside(tmp_path, monkeypatch, cause):
+    items = three_steps(tmp_path / "c")[2]
+
+    def fail(*arguments, **options):
+        raise cause
+
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        with monkeypatch.context() as patch:
+            patch.setattr(stored.ocp, "load_checkpointables", fail)
+            with pytest.raises(
+                CheckpointError, match=r"c/3: cannot be read now .*nothing says that its files are damaged"
+            ):
+                checkpoints.restore(None, shapes(items))
+        assert checkpoints.restore(None, shapes(items)).step == 3

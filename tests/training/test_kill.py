@@ -39,13 +39,27 @@ def start(file, workdir):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def write_recipe(file, config):
+    file.write_text(
+        f"from ieat_jax.config.recipes import from_json\ndef get_config():\n    return from_json({to_json(config)!r})\n"
+    )
+
+
+def wait_for(process, text):
+    """The output up to the line that holds `text`."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return "".join(lines)
+    raise AssertionError("".join(lines))
+
+
 @pytest.mark.parametrize("stage", ["align", "joint"])
 def test_ten_steps_a_kill_and_ten_more_equal_twenty(corpus, tmp_path, stage):
     config = recipe(corpus, stage, train__steps=20, checkpoint__every=10, train__log_every=1)
     file = tmp_path / "recipe.py"
-    file.write_text(
-        f"from ieat_jax.config.recipes import from_json\ndef get_config():\n    return from_json({to_json(config)!r})\n"
-    )
+    write_recipe(file, config)
     straight = start(file, tmp_path / "straight")
     assert straight.wait() == 0, straight.stdout.read()
     process = start(file, tmp_path / "killed")
@@ -63,3 +77,27 @@ def test_ten_steps_a_kill_and_ten_more_equal_twenty(corpus, tmp_path, stage):
     for name in one:
         np.testing.assert_array_equal(one[name], two[name], err_msg=name)
     assert metrics(tmp_path / "straight") == metrics(tmp_path / "killed")
+
+
+def test_two_starts_on_one_folder_and_one_after_a_kill(corpus, tmp_path):
+    config = recipe(corpus, "write", train__steps=100_000, checkpoint__every=2, train__log_every=1)
+    write_recipe(tmp_path / "recipe.py", config)
+    first = start(tmp_path / "recipe.py", tmp_path / "run")
+    try:
+        wait_for(first, "step 4/")
+        second = start(tmp_path / "recipe.py", tmp_path / "run")
+        output, _ = second.communicate(timeout=60)
+        assert second.returncode == 2, output
+        assert f"run: in use by process {first.pid} on " in output
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.communicate()
+    third = start(tmp_path / "recipe.py", tmp_path / "run")
+    try:
+        wait_for(third, "resuming from step")
+        third.terminate()
+        output, _ = third.communicate(timeout=60)
+        assert third.returncode == 75, output
+    finally:
+        third.kill()
