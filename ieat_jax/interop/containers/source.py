@@ -82,7 +82,11 @@ def read_json(path: str | Path) -> dict[str, Any]:
         InteropError: no such file, not JSON, or not an object.
     """
     try:
+        if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for for ever
+            raise InteropError(f"{path}: not a regular file")
         value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except InteropError:
+        raise
     except OSError as error:
         raise InteropError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
