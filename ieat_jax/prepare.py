@@ -22,6 +22,7 @@ from pathlib import Path
 from ieat_jax.cli import exit_with, parser_of
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
 from ieat_jax.errors import UserError
+from ieat_jax.preparation.usable import NEEDS
 
 QUARANTINE_FILE = "quarantine.jsonl"
 
@@ -73,7 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     tokenizer.add_argument("--vocab-size", type=int, default=2048, help="at most (default: 2048)")
     check = commands.add_parser("check", help="validate every line and audio file; a JSON line per bad record")
     _records(check, several=False)
-    check.add_argument("--max-seconds", type=float, default=60.0, help="longest audio that is accepted (default: 60)")
+    check.add_argument(
+        "--max-seconds",
+        type=float,
+        help="longest audio that is accepted (default: 30 for clips, the window that the model hears; 60 for replies)",
+    )
+    check.add_argument("--stage", choices=tuple(NEEDS), help="fail, too, where it cannot use the records")
     _share(check)
     return parser
 
@@ -242,11 +248,13 @@ def tokenizer(arguments: argparse.Namespace) -> int:
 def check(arguments: argparse.Namespace) -> int:
     """`prepare check`: problems go to stdout as JSON lines, the summary to stderr."""
     from ieat_jax.data.understood import LabelError, Labels
+    from ieat_jax.preparation.usable import Usable
     from ieat_jax.preparation.validate import ALWAYS_FATAL, check_manifest
 
-    quarantine, labels = Quarantine(arguments.max_bad_share), Labels()
+    quarantine, labels, usable = Quarantine(arguments.max_bad_share), Labels(), Usable()
     root = arguments.audio_root or arguments.records.parent
-    for line, problems in check_manifest(arguments.records, root, labels, max_seconds=arguments.max_seconds):
+    found = check_manifest(arguments.records, root, labels, usable, max_seconds=arguments.max_seconds)
+    for line, problems in found:
         quarantine.expect(1)
         if not problems:
             continue
@@ -257,11 +265,11 @@ def check(arguments: argparse.Namespace) -> int:
         print(json.dumps(report), flush=True)
     counts = quarantine.summary()
     listed = ", ".join(f"{count} x {code}" for code, count in counts.items())
-    strange = labels.sentences()
-    bad = f"{len(quarantine)} bad ({listed})" if counts else "none bad" if strange else "all good"
-    print(f"{arguments.records}: {quarantine.total} records, {bad}", file=sys.stderr)
-    for sentence in strange:
+    for sentence in (*usable.sentences(), *labels.sentences()):
         print(f"{arguments.records}: {sentence}", file=sys.stderr)
+    good = "all good" if usable.good() and not labels.sentences() else "none bad"
+    bad = f"{len(quarantine)} bad ({listed})" if counts else good
+    print(f"{arguments.records}: {quarantine.total} records, {bad}", file=sys.stderr)
     if fatal := [code for code in counts if code in ALWAYS_FATAL]:
         print(f"error: {', '.join(fatal)} is never accepted, however few they are", file=sys.stderr)
         return 1
@@ -270,6 +278,9 @@ def check(arguments: argparse.Namespace) -> int:
         labels.check(arguments.max_bad_share, arguments.records)
     except LabelError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    if arguments.stage and usable.bad_share(arguments.stage) > arguments.max_bad_share:
+        print(f"error: stage {arguments.stage} cannot use more of them than --max-bad-share accepts", file=sys.stderr)
         return 1
     return 0
 

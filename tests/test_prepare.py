@@ -182,6 +182,97 @@ def test_check_reports_every_bad_record(corpus, capsys):
     assert [problem["code"] for problem in problems(capsys)].count("too_long") >= 1
 
 
+USES = {
+    "everything": ({}, "1 of 1 usable for write", "1 of 1 usable for align", "0 of 1 usable for joint: no units"),
+    "no reply": ({"response_text": None}, "write: no reply", "0 of 1 usable for align: no reply", "no reply, no units"),
+    "blank reply": ({"response_text": " \n\u3000"}, "write: no reply", "align: no reply", "joint: no reply, no units"),
+    "no audio": ({"split_audio_file": None}, "1 of 1 usable for write", "align: no audio", "joint: no audio, no units"),
+    "neither": (
+        {"split_audio_file": None, "response_text": ""},
+        "0 of 1 usable for write: no reply",
+        "0 of 1 usable for align: no audio, no reply",
+        "0 of 1 usable for joint: no audio, no reply, no units",
+    ),
+    "no words": ({"text": " "}, "0 of 1 usable for write: no text", "1 of 1 usable for align", "joint: no units"),
+}
+
+
+@pytest.mark.parametrize(("changes", "write_", "align", "joint"), USES.values(), ids=USES)
+def test_check_says_what_each_stage_can_use(changes, write_, align, joint, corpus, capsys):
+    record = dialogue("one", [("Hello.", "sad", None)])
+    record["turns"][0] |= changes | ({} if "split_audio_file" in changes else {"split_audio_file": "audio/d1_1.wav"})
+    path = write(corpus / "stages.jsonl", [record])
+    assert prepare.main(["check", "--records", str(path)]) == 0
+    said = capsys.readouterr().err
+    for sentence in (write_, align, joint):
+        assert sentence in said
+    assert ("all good" in said) == ("1 of 1" in said)
+    for stage, sentence in (("write", write_), ("align", align), ("joint", joint)):
+        code = prepare.main(["check", "--records", str(path), "--stage", stage])
+        assert code == (0 if sentence.startswith("1 of 1") else 1)
+
+
+def test_check_counts_turns_that_lack_something_and_audio_that_cannot_be_used(corpus, capsys):
+    half = dialogue("half", [("a", "sad", None), ("b", "sad", None)])
+    for turn in half["turns"]:
+        turn["split_audio_file"] = "audio/d1_1.wav"
+    half["turns"][1]["response_text"] = ""
+    lost = dialogue("lost", [("a", "sad", None)])
+    path = write(corpus / "half.jsonl", [half, lost])
+    assert prepare.main(["check", "--records", str(path), "--max-bad-share", "0.5"]) == 0
+    said = capsys.readouterr().err
+    assert "0 of 2 usable for align: not every turn has reply x 1, no usable audio x 1" in said
+    assert "1 of 2 usable for write: not every turn has reply x 1" in said
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(29.5, 0), (30.5, 1), (59, 1)])
+def test_check_assumes_the_window_that_the_model_hears(seconds, code, corpus, capsys):
+    soundfile.write(corpus / "audio" / "long.wav", buzz(seconds, 0), 16_000)
+    record = dialogue("long", [("a", "sad", "audio/long.wav")])
+    record["turns"][0]["split_audio_file"] = "audio/long.wav"
+    path = write(corpus / "long.jsonl", [record])
+    assert prepare.main(["check", "--records", str(path)]) == code
+    assert [problem["code"] for problem in problems(capsys)] == ["too_long"] * code
+    assert prepare.main(["check", "--records", str(path), "--max-seconds", "60"]) == 0
+    # Replies may be longer than clips: they are not heard.
+    record["turns"][0]["split_audio_file"] = "audio/d1_1.wav"
+    assert prepare.main(["check", "--records", str(write(path, [record]))]) == 0
+
+
+TAGS = [
+    "<think>",
+    "</think>",
+    "<THINK>",
+    "<thinking>",
+    "<audio>",
+    "<|audio|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<speech>",
+]
+
+
+@pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize(("where", "name"), [("response_text", "reply"), ("text", "text"), ("think", "thinking")])
+def test_check_warns_of_tags(tag, where, name, corpus, capsys):
+    record = dialogue("tags", [("a", "sad", None)])
+    text = f"{tag} He is sad. {tag}"
+    record["turns"][0] |= {"split_audio_file": "audio/d1_1.wav"}
+    record["turns"][0] |= {"ieat": {"think": {"text": text}}} if where == "think" else {where: text}
+    path = write(corpus / "tags.jsonl", [record])
+    assert prepare.main(["check", "--records", str(path)]) == 0
+    said = capsys.readouterr().err
+    assert f"warning: {tag.lower()} stands in 1 x {name}" in said
+    assert "all good" not in said
+
+
+def test_angle_brackets_alone_are_no_tags(corpus, capsys):
+    record = dialogue("tags", [("a < b > c <3 <- x", "sad", None)])
+    record["turns"][0] |= {"split_audio_file": "audio/d1_1.wav", "response_text": "I think so <b>now</b>."}
+    assert prepare.main(["check", "--records", str(write(corpus / "tags.jsonl", [record]))]) == 0
+    assert "all good" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("line", "code"),
     [

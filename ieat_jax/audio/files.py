@@ -1,13 +1,20 @@
 """Audio files in and out. Whatever a file holds, reading it ends in a waveform or in an `AudioError` that says why."""
 
+from __future__ import annotations
+
+import dataclasses
+import mmap
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
+from ieat_jax.audio.streams import Stream, StreamError, find_streams
 from ieat_jax.errors import UserError
 
 SAMPLE_RATE = 16_000
@@ -18,7 +25,7 @@ MAX_CHANNELS = 8
 MAX_SAMPLES_PER_BYTE = 200
 MAX_PEAK = 4.0
 SILENCE = 1e-4  # -80 dB of full scale
-STREAMING_SIZES = (0, 0x7FFFFFFF, 0x7FFFFFFF + 8, 0xFFFFFFFF, 0xFFFFFFFF - 8)
+BLOCK = 1 << 23  # samples of all channels that are decoded at a time: 32 MiB, a minute of stereo at 48 kHz
 
 
 class AudioError(UserError):
@@ -42,29 +49,35 @@ def read_audio(path: str | os.PathLike, *, max_seconds: float, root: str | os.Pa
     """Decode one file to float32 mono at 16 kHz, shape [samples].
 
     Channels are averaged; channels that cancel each other are refused. With `root`, a path (relative paths start
-    there) whose target lies outside of it is refused, symbolic links included. The header is checked before anything
-    is decoded, and no more than `max_seconds` is ever allocated.
+    there) whose target lies outside of it is refused, symbolic links included. All streams of a file that holds
+    several are read. Headers are checked before anything is decoded, and no more than `max_seconds` is ever allocated.
 
     Raises:
-        AudioError: the file is missing, damaged, too long, too short or silent; its `code` says which.
+        AudioError: whatever is wrong, with a code.
     """
     file = locate(path, root)
-    _check_container(file, path)
-    try:
-        with soundfile.SoundFile(file) as sound:
-            rate, channels, frames = sound.samplerate, sound.channels, sound.frames
-            _check_header(path, rate, channels, frames, file.stat().st_size, max_seconds)
-            samples = sound.read(frames, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        reason = str(error.error_string).strip()
-        code = "corrupt" if "lost sync" in reason or "malformed" in reason else "not_audio"
-        raise AudioError(code, path, f"cannot be decoded ({reason}); export it again as WAV or FLAC") from error
-    if len(samples) < frames - max(0.01 * frames, 0.1 * rate):
-        raise AudioError("truncated", path, f"the header promises {frames} samples, the file holds {len(samples)}")
-    mono = _to_mono(path, samples)
-    if rate != SAMPLE_RATE:
-        mono = soxr.resample(mono, rate, SAMPLE_RATE).astype(np.float32)
-    return np.ascontiguousarray(mono)
+    with _mapped(file, path) as data, ExitStack() as stack:
+        try:
+            streams = find_streams(data)
+        except StreamError as error:
+            raise AudioError(error.code, path, error.message) from error
+        whole = streams == [Stream(0, len(data))]
+        sounds = [
+            stack.enter_context(_opened(path, os.open(file, os.O_RDONLY) if whole else _Window(data, stream)))
+            for stream in streams
+        ]
+        for sound, stream in zip(sounds, streams, strict=True):
+            _check_header(path, sound, len(stream.head) + stream.end - stream.start)
+        _check_length(path, sum(sound.frames / sound.samplerate for sound in sounds), max_seconds)
+        decoded = [(sound.samplerate, *_decode(path, sound)) for sound in sounds]
+    _check_levels(path, [levels for _, _, levels in decoded])
+    if len({rate for rate, _, _ in decoded}) == 1:  # the seams are those of one recording
+        decoded = [(decoded[0][0], np.concatenate([mono for _, mono, _ in decoded]), None)]
+    heard = [
+        mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE).astype(np.float32)
+        for rate, mono, _ in decoded
+    ]
+    return np.ascontiguousarray(np.concatenate(heard))
 
 
 def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
@@ -108,27 +121,56 @@ def locate(path: str | os.PathLike, root: str | os.PathLike | None) -> Path:
     return resolved
 
 
-def _check_container(file: Path, path: str | os.PathLike) -> None:
-    """Catch what libsndfile passes over in silence: an empty file, a WAV cut short."""
-    size = file.stat().st_size
-    if size == 0:
-        raise AudioError("empty", path, "the file has no bytes")
+@contextmanager
+def _mapped(file: Path, path: str | os.PathLike) -> Iterator[mmap.mmap]:
+    """The bytes of a file, read as they are needed."""
     try:
         with file.open("rb") as raw:
-            head = raw.read(12)
+            if os.fstat(raw.fileno()).st_size == 0:
+                raise AudioError("empty", path, "the file has no bytes")
+            with mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                yield data
     except PermissionError as error:
         raise AudioError("unreadable", path, "permission denied") from error
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-        claimed = int.from_bytes(head[4:8], "little")
-        if claimed not in STREAMING_SIZES and claimed + 8 > 1.01 * size + 64:
-            message = f"the file was cut short: its header promises {claimed + 8} bytes, it has {size}"
-            raise AudioError("truncated", path, message)
 
 
-def _check_header(
-    path: str | os.PathLike, rate: int, channels: int, frames: int, size: int, max_seconds: float
-) -> None:
+class _Window:
+    """A stream of a file as a file of its own. It has no name: libsndfile's would take `.raw` for a format."""
+
+    def __init__(self, data: mmap.mmap, stream: Stream):
+        self._data, self._stream, self._at = data, stream, 0
+        self._size = len(stream.head) + stream.end - stream.start
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = max((0, self._at, self._size)[whence] + offset, 0)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        end = self._size if size < 0 else min(self._at + size, self._size)
+        at, self._at = self._at, max(self._at, end)
+        head = self._stream.head[at:end]
+        start = self._stream.start - len(self._stream.head)
+        return head + self._data[start + at + len(head) : start + end]
+
+
+@contextmanager
+def _opened(path: str | os.PathLike, file: int | _Window) -> Iterator[soundfile.SoundFile]:
+    """A file by its descriptor, which is closed, or a window; by its content, whatever its name ends in."""
+    try:
+        with soundfile.SoundFile(file) as sound:
+            yield sound
+    except soundfile.LibsndfileError as error:
+        reason = str(error.error_string).strip()
+        code = "corrupt" if "lost sync" in reason or "malformed" in reason else "not_audio"
+        raise AudioError(code, path, f"cannot be decoded ({reason}); export it again as WAV or FLAC") from error
+
+
+def _check_header(path: str | os.PathLike, sound: soundfile.SoundFile, size: int) -> None:
     """Refuse by the header alone, before memory is spent on decoding."""
+    rate, channels, frames = sound.samplerate, sound.channels, sound.frames
     low, high = SAMPLE_RATES
     if not low <= rate <= high:
         raise AudioError("sample_rate", path, f"sample rate {rate} Hz is outside of {low}..{high} Hz")
@@ -140,28 +182,83 @@ def _check_header(
         raise AudioError("lying_header", path, "the header does not say how long the audio is; export it again")
     if frames * channels > MAX_SAMPLES_PER_BYTE * size:
         raise AudioError("lying_header", path, f"the header promises {frames} samples, far more than {size} bytes hold")
-    seconds = frames / rate
+
+
+def _check_length(path: str | os.PathLike, seconds: float, max_seconds: float) -> None:
     if seconds < MIN_SECONDS:
         raise AudioError("too_short", path, f"{seconds:.3f} s of audio; at least {MIN_SECONDS} s are needed")
     if seconds > max_seconds:
         raise AudioError("too_long", path, f"{seconds:.1f} s of audio; the limit is {max_seconds:g} s")
 
 
-def _to_mono(path: str | os.PathLike, samples: np.ndarray) -> np.ndarray:
-    """Average the channels of [frames, channels] after checking their values."""
-    if not np.isfinite(samples).all():
-        raise AudioError("not_finite", path, "the audio holds NaN or infinity")
-    peak = float(np.abs(samples).max())
+@dataclasses.dataclass
+class _Levels:
+    """What is to be known of samples [frames, channels] that are seen block by block."""
+
+    lowest: np.ndarray  # [channels]
+    highest: np.ndarray
+    total: np.ndarray
+    squares: np.ndarray
+    mono_squares: float = 0.0
+    frames: int = 0
+
+    @classmethod
+    def of(cls, channels: int) -> _Levels:
+        return cls(np.full(channels, np.inf), np.full(channels, -np.inf), np.zeros(channels), np.zeros(channels))
+
+    def add(self, block: np.ndarray, mono: np.ndarray) -> None:
+        self.lowest = np.minimum(self.lowest, block.min(axis=0))
+        self.highest = np.maximum(self.highest, block.max(axis=0))
+        self.total += block.sum(axis=0, dtype=np.float64)
+        self.squares += np.einsum("fc,fc->c", block, block, dtype=np.float64)
+        self.mono_squares += float(np.einsum("f,f->", mono, mono, dtype=np.float64))
+        self.frames += len(block)
+
+    @property
+    def peak(self) -> float:
+        return float(max(np.abs(self.lowest).max(), np.abs(self.highest).max()))
+
+    @property
+    def moving(self) -> float:
+        """Largest distance of a sample from its channel's mean."""
+        mean = self.total / self.frames
+        return float(max((self.highest - mean).max(), (mean - self.lowest).max()))
+
+    @property
+    def kept(self) -> float:
+        """Share of the channels' summed power that is left in their mean."""
+        power = (self.squares / self.frames - np.square(self.total / self.frames)).sum()
+        return (self.mono_squares / self.frames - (self.total.mean() / self.frames) ** 2) / power
+
+
+def _decode(path: str | os.PathLike, sound: soundfile.SoundFile) -> tuple[np.ndarray, _Levels]:
+    """The mean of a stream's channels [frames], a block at a time: eight channels do not take eight times memory."""
+    frames, levels = sound.frames, _Levels.of(sound.channels)
+    mono = np.empty(frames, np.float32)
+    while levels.frames < frames:
+        block = sound.read(min(BLOCK // sound.channels, frames - levels.frames), dtype="float32", always_2d=True)
+        if not len(block):
+            break
+        if not np.isfinite(block).all():
+            raise AudioError("not_finite", path, "the audio holds NaN or infinity")
+        part = mono[levels.frames : levels.frames + len(block)]
+        part[:] = block.mean(axis=1)
+        levels.add(block, part)
+    if levels.frames < frames - max(0.01 * frames, 0.1 * sound.samplerate):
+        raise AudioError("truncated", path, f"the header promises {frames} samples, the file holds {levels.frames}")
+    return mono[: levels.frames], levels
+
+
+def _check_levels(path: str | os.PathLike, streams: list[_Levels]) -> None:
+    """Check the values of all streams of a file: one of several may be silent."""
+    peak = max(levels.peak for levels in streams)
     if peak > MAX_PEAK:
         raise AudioError("out_of_range", path, f"samples reach {peak:.3g}; float audio must lie within -1..1")
-    moving = samples - samples.mean(axis=0)
-    if float(np.abs(moving).max()) < SILENCE:
+    if max(levels.moving for levels in streams) < SILENCE:
         kind = "silent" if peak < SILENCE else "constant"
         raise AudioError(kind, path, f"the audio is {kind}: its peak is {peak:.2g}, its deviation below {SILENCE}")
-    mono = samples.mean(axis=1)
-    if samples.shape[1] > 1:
-        kept = float(np.square(moving.mean(axis=1)).mean()) / float(np.square(moving).sum(axis=1).mean())
+    for levels in streams:
+        channels = len(levels.total)
         # Independent channels keep 1/channels^2 of their summed power; only opposed ones fall far below that.
-        if kept < 0.02 / samples.shape[1] ** 2:
+        if channels > 1 and levels.moving >= SILENCE and levels.kept < 0.02 / channels**2:
             raise AudioError("antiphase", path, "the channels cancel each other; export one channel instead")
-    return mono.astype(np.float32)

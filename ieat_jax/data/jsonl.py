@@ -2,6 +2,7 @@
 
 import json
 import math
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,11 @@ def read_objects(path: str | Path) -> Iterator[tuple[int, dict | RecordError]]:
         RecordError: the file itself cannot be read (line 0).
     """
     path = Path(path)
-    if path.is_dir():
-        raise RecordError("not_a_file", path, 0, "is a folder, not a JSON-lines file")
     try:
+        # A pipe or device may never end, so this is checked before the file is opened.
+        if not stat.S_ISREG(mode := path.stat().st_mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+            raise RecordError("not_a_file", path, 0, f"is {kind}; records are read from a JSON-lines file")
         with path.open("rb") as file:
             number = 0
             while line := file.readline(MAX_LINE_BYTES + 1):
@@ -63,8 +66,10 @@ def read_objects(path: str | Path) -> Iterator[tuple[int, dict | RecordError]]:
                     yield number, _object(path, number, line)
     except FileNotFoundError as error:
         raise RecordError("missing", path, 0, "no such file") from error
-    except OSError as error:
-        raise RecordError("unreadable", path, 0, f"cannot be read ({error.strerror or error})") from error
+    except RecordError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        raise RecordError("unreadable", path, 0, f"cannot be read ({getattr(error, 'strerror', error)})") from error
 
 
 def _object(path: Path, number: int, line: bytes) -> dict | RecordError:

@@ -262,7 +262,7 @@ class _Parser:
         turn_id = self.get(value, "turn_id", int, where, required=True)
         if turn_id != number:
             self.fail("turn_order", f"turn_id {turn_id} stands where {number} should: ids count 1, 2, 3")
-        text = self._either(value, "text", where) or ""
+        text = _unless_blank(self._either(value, "text", where))
         ours = self.get(value, "ieat", dict, where) or {}
         inside = where + "ieat."
         emotion = self.get(ours, "emotion", dict, inside) or {}
@@ -286,7 +286,7 @@ class _Parser:
             tone=self.get(ours, "tone", str, inside) or None,
             events=tuple(_EVENT.findall(text)) if events is None else self.strings(events, inside + "events"),
             audio=self.audio_path(value, "split_audio_file", where),
-            response_text=self.get(value, "response_text", str, where) or "",
+            response_text=_unless_blank(self.get(value, "response_text", str, where)),
             response_audio=self.audio_path(value, "response_audio", where),
             response_emotion=_label(style, "style", canonical_style, strange),
             cause=self.cause(self.get(ours, "cause", dict, inside), inside + "cause."),
@@ -346,6 +346,11 @@ def _label(raw: str | None, name: str, canonical: Callable[[str], str | None], s
     if label is None and not says_unknown(raw):
         strange.append((name, raw))
     return label
+
+
+def _unless_blank(text: str | None) -> str:
+    """A text of blanks is none: it can be neither read nor answered with."""
+    return text if text and text.strip() else ""
 
 
 def _language_of(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from ieat_jax.errors import UserError
@@ -66,25 +65,6 @@ class EncoderConfig:
     def head_dim(self) -> int:
         """Width of one head."""
         return self.width // self.num_heads
-
-    @classmethod
-    def from_huggingface(cls, config: Mapping[str, Any]) -> EncoderConfig:
-        """From a Hugging Face `WhisperConfig` dictionary (config.json).
-
-        Raises:
-            ModelConfigError: it asks for something that the model here does not have.
-        """
-        activation = config.get("activation_function", "gelu")
-        if activation != "gelu":
-            raise ModelConfigError(f"Whisper config: activation_function {activation!r} is not supported, only 'gelu'")
-        return cls(
-            num_layers=config["encoder_layers"],
-            width=config["d_model"],
-            num_heads=config["encoder_attention_heads"],
-            mlp_width=config["encoder_ffn_dim"],
-            num_mels=config.get("num_mel_bins", 80),
-            max_positions=config.get("max_source_positions", 1500),
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,55 +139,6 @@ class LLMConfig:
             "llm.rope_scaling",
             "must be None or (factor, low_freq_factor, high_freq_factor, original length)",
         )
-
-    @classmethod
-    def from_huggingface(cls, config: Mapping[str, Any]) -> LLMConfig:
-        """From a Hugging Face config.json of a Llama, Qwen2 or Qwen3 causal LM (old and new RoPE fields).
-
-        Raises:
-            ModelConfigError: it asks for something that the model here does not have.
-        """
-        family = config.get("model_type")
-        if family not in ("llama", "qwen2", "qwen3"):
-            raise ModelConfigError(f"LLM config: model_type {family!r} is not supported, only llama, qwen2 and qwen3")
-        if config.get("hidden_act", "silu") != "silu":
-            raise ModelConfigError(f"LLM config: hidden_act {config['hidden_act']!r} is not supported, only 'silu'")
-        if config.get("use_sliding_window"):
-            raise ModelConfigError("LLM config: use_sliding_window is not supported; set it to false")
-        if config.get("mlp_bias") or (family != "qwen2" and config.get("attention_bias")):
-            raise ModelConfigError(
-                "LLM config: attention_bias and mlp_bias are not supported; only Qwen2's q, k, v biases"
-            )
-        heads = config["num_attention_heads"]
-        theta, scaling = _rope(config)
-        return cls(
-            vocab_size=config["vocab_size"],
-            width=config["hidden_size"],
-            mlp_width=config["intermediate_size"],
-            num_layers=config["num_hidden_layers"],
-            num_heads=heads,
-            num_kv_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-            rope_theta=theta,
-            rope_scaling=scaling,
-            norm_eps=config.get("rms_norm_eps", 1e-6),
-            qkv_bias=family == "qwen2",
-            qk_norm=family == "qwen3",
-            tie_embeddings=bool(config.get("tie_word_embeddings", False)),
-        )
-
-
-def _rope(config: Mapping[str, Any]) -> tuple[float, tuple[float, ...] | None]:
-    """(theta, scaling) of a Hugging Face config: `rope_parameters` (v5) or `rope_theta` + `rope_scaling`."""
-    rope = dict(config.get("rope_scaling") or {}) | dict(config.get("rope_parameters") or {})
-    theta = float(rope.get("rope_theta", config.get("rope_theta", 1e4)))
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return theta, None
-    if kind != "llama3":
-        raise ModelConfigError(f"LLM config: RoPE scaling {kind!r} is not supported, only 'llama3' or none")
-    names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    return theta, tuple(float(rope[name]) for name in names)
 
 
 @dataclasses.dataclass(frozen=True)

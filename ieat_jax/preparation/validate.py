@@ -9,6 +9,9 @@ from pathlib import Path
 from ieat_jax.audio.files import AudioError, read_audio
 from ieat_jax.data.records import Record, RecordError, iter_records
 from ieat_jax.data.understood import Labels
+from ieat_jax.model.config import ListenConfig
+from ieat_jax.preparation.units import MAX_SECONDS
+from ieat_jax.preparation.usable import Usable
 
 # Codes that fail a check however many records are good: the file as a whole is not what it should be.
 ALWAYS_FATAL = ("outside_root", "duplicate_id", "mixed_codecs")
@@ -25,35 +28,41 @@ class Problem:
 
 
 def check_manifest(
-    path: Path, root: Path, labels: Labels, *, max_seconds: float
+    path: Path, root: Path, labels: Labels, usable: Usable, *, max_seconds: float | None = None
 ) -> Iterator[tuple[int, list[Problem]]]:
     """(line, its problems) of every record, in order: the line itself, its user and reply audio, its codec.
 
-    Audio is decoded by threads, a file that many records share once. `labels` counts every record that can be read.
+    Audio is decoded by threads, a file that many records share once.
+
+    Args:
+        path: of the records.
+        root: folder their audio paths start from.
+        labels: counts the labels of every record that can be read.
+        usable: counts what every record is good for.
+        max_seconds: longest audio that is accepted; by default what the model hears, and what replies may last.
 
     Raises:
         RecordError: the file cannot be read at all, or is empty.
     """
-    known: dict[str, AudioError | None] = {}
+    known: dict[tuple[str, float], AudioError | None] = {}
     codec: dict | None = None
     lines = iter_records(path)
     empty = True
     with ThreadPoolExecutor() as pool:
         while part := list(islice(lines, 256)):
             empty = False
-            files = dict.fromkeys(file for _, record in part for file in _files(record))
+            files = dict.fromkeys(file for _, record in part for file in _files(record, max_seconds))
             new = [file for file in files if file not in known]
-            known.update(pool.map(lambda file: _audio(file, root, max_seconds), new))
+            known.update(pool.map(lambda file: _audio(file, root), new))
             for line, record in part:
                 if isinstance(record, RecordError):
+                    usable.add(None)
                     yield line, [Problem(line, None, record.code, record.message)]
                     continue
+                errors = {file: known[file] for file in _files(record, max_seconds) if known[file] is not None}
                 labels.add(record)
-                problems = [
-                    Problem(line, record.dialogue_id, error.code, str(error))
-                    for file in _files(record)
-                    if (error := known[file]) is not None
-                ]
+                usable.add(record, {file for file, _ in errors})
+                problems = [Problem(line, record.dialogue_id, error.code, str(error)) for error in errors.values()]
                 codec = codec or record.codec
                 if record.codec is not None and record.codec != codec:
                     message = f"units of codec {record.codec}, those before it are of {codec}"
@@ -63,15 +72,19 @@ def check_manifest(
         raise RecordError("empty", path, 0, "holds no records")
 
 
-def _files(record: Record | RecordError) -> list[str]:
+def _files(record: Record | RecordError, max_seconds: float | None) -> list[tuple[str, float]]:
+    """(audio path, longest that is accepted) of a record's audio."""
     if isinstance(record, RecordError):
         return []
-    return [file for turn in record.turns for file in (turn.audio, turn.response_audio) if file is not None]
+    limits = (max_seconds or ListenConfig().clip_seconds, max_seconds or MAX_SECONDS)
+    pairs = [pair for turn in record.turns for pair in zip((turn.audio, turn.response_audio), limits, strict=True)]
+    return [(file, limit) for file, limit in pairs if file is not None]
 
 
-def _audio(file: str, root: Path, max_seconds: float) -> tuple[str, AudioError | None]:
+def _audio(job: tuple[str, float], root: Path) -> tuple[tuple[str, float], AudioError | None]:
+    file, max_seconds = job
     try:
         read_audio(file, max_seconds=max_seconds, root=root)
     except AudioError as error:
-        return file, error
-    return file, None
+        return job, error
+    return job, None

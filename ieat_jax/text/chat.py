@@ -7,6 +7,7 @@ adds them as they come, give identical ids.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,6 +118,11 @@ class ChatFormat:
         """Ids of control tokens (given by exactly their name) and texts."""
         control = (START, END, THINK, END_THINK)
         ids = []
-        for part in parts:
-            ids += [self.tokenizer.token_id(part)] if part in control else self.tokenizer.encode(part)
+        for before, part in itertools.pairwise((None, *parts)):
+            if part in control:
+                ids.append(self.tokenizer.token_id(part))
+            elif before in control:
+                ids += self.tokenizer.encode_after_control(part)
+            else:
+                ids += self.tokenizer.encode(part)
         return ids

@@ -7,6 +7,7 @@ end their turn.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import re
@@ -37,7 +38,11 @@ class TextTokenizer(Protocol):
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text; nothing added, and no control token made out of what the text says."""
+        """Ids that the text has inside a longer one; nothing added, no control token made out of what it says."""
+        ...
+
+    def encode_after_control(self, text: str) -> list[int]:
+        """The same right behind a control token, where some tokenizers begin anew."""
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -68,6 +73,10 @@ class Tokenizer:
             token["special"] = _is_control(token)
         self._backend = tokenizers.Tokenizer.from_str(json.dumps(state))
         self._backend.encode_special_tokens = True  # text that spells a control token is text
+        # What a file puts before a text ("▁") belongs to its beginning, which a piece of a dialogue is not.
+        inner, self._begins_anew = _without_prefix(state)
+        self._inner = self._backend if inner is None else tokenizers.Tokenizer.from_str(json.dumps(inner))
+        self._inner.encode_special_tokens = True
         self._control = {token["id"]: token["content"] for token in state["added_tokens"] if token["special"]}
         unknown = self._backend.token_to_id(str(state["model"].get("unk_token")))  # a model may answer with it rightly
         self._forbidden = frozenset(self._control) - {unknown}
@@ -84,18 +93,36 @@ class Tokenizer:
         return self._size
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text; nothing added, and no control token made out of what the text says."""
-        ids = self._backend.encode(text, add_special_tokens=False).ids
-        if self._forbidden.isdisjoint(ids):
-            return ids
-        # Models whose vocabulary itself holds the control token (Unigram, WordLevel) still find it: break its spelling.
-        pieces = _broken(text, self._spelled)
-        ids = [token for piece in pieces for token in self._backend.encode(piece, add_special_tokens=False).ids]
+        """Ids that the text has inside a longer one; nothing added, no control token made out of what it says.
+
+        Raises:
+            TokenizerError: half of a character pair, or the vocabulary has nothing for a character of the text.
+        """
+        return self._encode(text, self._inner)
+
+    def encode_after_control(self, text: str) -> list[int]:
+        """The same right behind a control token, where some tokenizers begin anew."""
+        return self._encode(text, self._backend if self._begins_anew else self._inner)
+
+    def _encode(self, text: str, backend: tokenizers.Tokenizer) -> list[int]:
+        check_text(text)
+        try:
+            ids = backend.encode(text, add_special_tokens=False).ids
+            if self._forbidden.isdisjoint(ids):
+                return ids
+            # Models whose vocabulary itself holds the control token (Unigram, WordLevel) find it: break its spelling.
+            first, *others = _broken(text, self._spelled)
+            ids = backend.encode(first, add_special_tokens=False).ids
+            ids += [token for piece in others for token in self._inner.encode(piece, add_special_tokens=False).ids]
+        except TokenizerError:
+            raise
+        except Exception as error:  # a bare one, of a vocabulary without a token for what it does not know
+            raise TokenizerError(f"the tokenizer has no tokens for {text[:60]!r} ({error})") from error
         return [token for token in ids if token not in self._forbidden]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text; control tokens and ids beyond the vocabulary are dropped, half a character is U+FFFD."""
-        return self._backend.decode([token for token in map(int, ids) if 0 <= token < self._size])
+        return self._inner.decode([token for token in map(int, ids) if 0 <= token < self._size])
 
     def token_id(self, token: str) -> int | None:
         """The id of one token, None if there is no such token."""
@@ -157,6 +184,7 @@ class SentencePieceTokenizer:
         for piece in proto.pieces:
             if piece.type == kinds.USER_DEFINED and _TAG.fullmatch(piece.piece):
                 piece.type = kinds.CONTROL  # user-defined pieces are found in text, control pieces are not
+        proto.normalizer_spec.add_dummy_prefix = False  # it belongs to the beginning of a dialogue, not to its pieces
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
         self._ids = {piece.piece: number for number, piece in enumerate(proto.pieces)}
 
@@ -170,8 +198,17 @@ class SentencePieceTokenizer:
         return len(self._ids)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text; nothing added, and no control token made out of what the text says."""
+        """Ids that the text has inside a longer one; nothing added, no control token made out of what it says.
+
+        Raises:
+            TokenizerError: half of a character pair.
+        """
+        check_text(text)
         return self._processor.encode(text, out_type=int, add_bos=False, add_eos=False)
+
+    def encode_after_control(self, text: str) -> list[int]:
+        """The same: SentencePiece begins once."""
+        return self.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text; control tokens and ids beyond the vocabulary are dropped, half a character is U+FFFD."""
@@ -209,6 +246,23 @@ class SentencePieceTokenizer:
     def load(cls, path: str | Path) -> TextTokenizer:
         """`load_tokenizer` without renames."""
         return load_tokenizer(path)
+
+
+def check_text(text: str) -> str:
+    """The text, if it can be written as UTF-8: Python makes half of a character pair of an argument that is not.
+
+    Raises:
+        TokenizerError: it is no string, or holds half of a character pair.
+    """
+    if not isinstance(text, str):
+        raise TokenizerError(f"a text must be a string, not {type(text).__name__}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"a text holds half of a character pair, or bytes that are not UTF-8: {text[:40]!a}"
+        ) from error
+    return text
 
 
 def load_tokenizer(path: str | Path, rename: Mapping[str, str] | None = None) -> TextTokenizer:
@@ -272,6 +326,45 @@ def byte_level(*, digits: bool) -> pre_tokenizers.PreTokenizer:
 
 def _from_json(text: str) -> Tokenizer:
     return Tokenizer(tokenizers.Tokenizer.from_str(text))
+
+
+def _without_prefix(state: Mapping[str, Any]) -> tuple[dict[str, Any] | None, bool]:
+    """The state of the same tokenizer that puts nothing before a text, and whether this one does so again and again.
+
+    (None, False) of one that puts nothing there; again and again: behind every control token.
+    """
+    splitter, normalizer = state["pre_tokenizer"] or {}, state["normalizer"] or {}
+    parts = splitter.get("pretokenizers", [splitter])
+    schemes = {part.get("prepend_scheme") for part in parts if part.get("type") == "Metaspace"}
+    prepends = any(part.get("type") == "Prepend" for part in normalizer.get("normalizers", [normalizer]))
+    # Behind another splitter, "always" marks every word and not the beginning of the text.
+    always = "always" in schemes and len(parts) == 1
+    if not (prepends or always or "first" in schemes):
+        return None, False
+    inner = copy.deepcopy(dict(state))
+    for part in _parts_of(inner["pre_tokenizer"], "pretokenizers"):
+        if part.get("prepend_scheme") == "first" or (always and part.get("type") == "Metaspace"):
+            part["prepend_scheme"] = "never"
+    if prepends:
+        inner["normalizer"] = {
+            "type": "Sequence",
+            "normalizers": [part for part in _parts_of(normalizer, "normalizers") if part.get("type") != "Prepend"],
+        }
+    if inner["decoder"] is not None:  # which would take the mark away again
+        decoders_ = _parts_of(inner["decoder"], "decoders")
+        for part in decoders_:
+            if part.get("type") == "Metaspace":
+                part["prepend_scheme"] = "never"
+        if "decoders" in inner["decoder"]:
+            inner["decoder"]["decoders"] = [
+                part for part in decoders_ if not (part.get("type") == "Strip" and part.get("content") == " ")
+            ]
+    return inner, prepends or always
+
+
+def _parts_of(step: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
+    """A step of a tokenizer, or those of a sequence of steps."""
+    return [] if not step else step.get(name, [step])
 
 
 def _is_control(token: Mapping[str, Any]) -> bool:

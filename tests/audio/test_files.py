@@ -1,6 +1,7 @@
 import os
 import pickle
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -168,6 +169,16 @@ def test_streamed_wav_with_an_open_length_is_read(tmp_path):
     patched(path, 4, struct.pack("<I", 0xFFFFFFFF))
     patched(path, 40, struct.pack("<I", 0xFFFFFFFF))
     assert len(read_audio(path, max_seconds=5.0)) == 8000
+
+
+def test_many_channels_do_not_take_many_times_the_memory(tmp_path):
+    path = wav(tmp_path / "a.flac", np.tile(tone(15.0, 192_000)[:, None], 8), 192_000)
+    tracemalloc.start()
+    wave = read_audio(path, max_seconds=60)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(wave) == 15 * SAMPLE_RATE
+    assert peak < 80e6  # all channels at once: 92 MB, and as much again for every look at them
 
 
 def test_uncorrelated_stereo_is_not_called_antiphase(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 
 import numpy as np
@@ -248,7 +249,9 @@ def test_lines_end_at_newlines_only(tmp_path):
 
 
 def test_files_that_are_none(tmp_path):
-    for path, code in ((tmp_path / "no.jsonl", "missing"), (tmp_path, "not_a_file")):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    paths = [(tmp_path / "no.jsonl", "missing"), (tmp_path, "not_a_file"), (tmp_path / "pipe.jsonl", "not_a_file")]
+    for path, code in (*paths, ("/dev/zero", "not_a_file"), ("a\0b", "unreadable"), ("x" * 5000, "unreadable")):
         with pytest.raises(RecordError, match=code):
             read_records(path)
     empty = tmp_path / "empty.jsonl"

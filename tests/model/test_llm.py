@@ -12,8 +12,9 @@ import pytest
 import torch
 import transformers
 
+from ieat_jax.interop.families.configs import llm_config
 from ieat_jax.model.attention import attend, rope
-from ieat_jax.model.config import REMAT_POLICIES, LLMConfig, ModelConfig, ModelConfigError, SpeakConfig
+from ieat_jax.model.config import REMAT_POLICIES, ModelConfig, ModelConfigError, SpeakConfig
 from ieat_jax.model.llm import Think, Write
 from ieat_jax.model.names import map_named
 from ieat_jax.model.sight import Sight
@@ -81,9 +82,7 @@ def pair(request, init):
                 parameter.add_(torch.randn_like(parameter) * 0.1)
             elif "embed" not in name:
                 parameter.copy_(torch.randn_like(parameter) * 0.2)
-    config = ModelConfig(
-        llm=LLMConfig.from_huggingface(reference.config.to_dict()), speak=SpeakConfig(enabled=False, freeze_layer=0)
-    )
+    config = ModelConfig(llm=llm_config(reference.config.to_dict()), speak=SpeakConfig(enabled=False, freeze_layer=0))
 
     def load(prefix, module):
         def take(name, leaf):
@@ -179,4 +178,4 @@ def test_bfloat16_computes_in_bfloat16_with_float32_parameters(tiny, init, make_
 )
 def test_unsupported_llm_configs_are_refused(change, message):
     with pytest.raises(ModelConfigError, match=message):
-        LLMConfig.from_huggingface(FAMILIES["llama"]().to_dict() | change)
+        llm_config(FAMILIES["llama"]().to_dict() | change)

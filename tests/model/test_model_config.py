@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from ieat_jax.errors import UserError
+from ieat_jax.interop.families.configs import llm_config
 from ieat_jax.model.config import AdapterConfig, EncoderConfig, ListenConfig, LLMConfig, ModelConfig, SpeakConfig
 
 
@@ -35,10 +36,10 @@ def test_huggingface_fields_old_and_new():
         "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                          "original_max_position_embeddings": 8192},
     }  # fmt: skip
-    config = LLMConfig.from_huggingface(old)
+    config = llm_config(old)
     assert (config.rope_theta, config.rope_scaling, config.head_dim) == (5e5, (8.0, 1.0, 4.0, 8192.0), 8)
     new = {k: v for k, v in old.items() if k not in ("rope_theta", "rope_scaling")}
     new["rope_parameters"] = old["rope_scaling"] | {"rope_theta": 5e5}
-    assert LLMConfig.from_huggingface(new) == config
-    qwen = LLMConfig.from_huggingface(old | {"model_type": "qwen2", "tie_word_embeddings": True})
+    assert llm_config(new) == config
+    qwen = llm_config(old | {"model_type": "qwen2", "tie_word_embeddings": True})
     assert qwen == dataclasses.replace(config, qkv_bias=True, tie_embeddings=True)

@@ -3,9 +3,11 @@ import pickle
 
 import ml_collections
 import pytest
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from ieat_jax.text.chat import ChatFormat
-from ieat_jax.text.tokenizer import TokenizerError, train_tokenizer
+from ieat_jax.text.tokenizer import Tokenizer, TokenizerError, train_tokenizer
 
 
 @functools.cache
@@ -70,3 +72,50 @@ def test_missing_control_tokens_are_all_named():
     assert form.audio_id == bare.token_id("<|im_start|>")
     with pytest.raises(TokenizerError, match=r"no <\|im_end\|>: rename"):
         ChatFormat(bare.renamed({"<|im_end|>": "<d>"}), False, "")
+
+
+WORDS = "system user assistant You feel. I lost my keys again Oh no where they are sad"
+CONTROL = ["<unk>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
+
+
+def metaspace(scheme, model):
+    """A tokenizer that writes spaces as ▁, and puts one before a text (first), behind control tokens (always)."""
+    bpe = model == "bpe"
+    backend = tokenizers.Tokenizer(models.BPE(unk_token="<unk>") if bpe else models.Unigram())
+    if scheme == "prepend":  # as Llama's legacy files have it
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        backend.decoder = decoders.Sequence(steps)
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+        backend.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    settings = dict(special_tokens=["<unk>"], show_progress=False, initial_alphabet=["\n", "\u2581", *"abcdefgh"])
+    if bpe:
+        trainer = trainers.BpeTrainer(vocab_size=200, **settings)
+    else:
+        trainer = trainers.UnigramTrainer(vocab_size=60, unk_token="<unk>", **settings)
+    backend.train_from_iterator(WORDS.split() * 5, trainer)
+    backend.add_special_tokens(CONTROL)
+    return backend
+
+
+@pytest.mark.parametrize("model", ["bpe", "unigram"])
+@pytest.mark.parametrize("scheme", ["first", "always", "never", "prepend"])
+def test_pieces_have_the_ids_that_they_have_inside_the_whole_text(scheme, model):
+    backend = metaspace(scheme, model)
+    form = ChatFormat(Tokenizer(backend), True, "You feel.")
+    encode = form.tokenizer.encode
+    ids = [*form.system(), *form.user_open, *encode("I lost my keys"), *form.user_close, *form.empty_think]
+    ids += [*form.response("Oh no"), *form.user_open, *encode("again"), *form.user_close, *form.think_open]
+    ids += [*encode("they are sad"), *encode(" where they are"), *form.think_close, *form.response("Oh no")]
+    whole = (
+        "<|im_start|>system\nYou feel.<|im_end|>\n<|im_start|>user\nI lost my keys<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\nOh no<|im_end|>\n<|im_start|>user\nagain<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\nthey are sad where they are\n</think>\n\nOh no<|im_end|>\n"
+    )
+    wanted = backend.encode(whole, add_special_tokens=False)
+    assert [backend.id_to_token(token) for token in ids] == wanted.tokens
+    for text in ("I lost my keys", " again", "Oh  no"):
+        assert form.tokenizer.decode(encode(text)) == text
+    for copy in (pickle.loads(pickle.dumps(form.tokenizer)), form.tokenizer.renamed({"<think>": "<a>"})):
+        assert copy.encode("I lost my keys") == encode("I lost my keys")

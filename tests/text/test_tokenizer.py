@@ -161,6 +161,31 @@ def test_vocabularies_that_hold_the_control_token_do_not_give_it_out():
         assert "".join(letters[token][0] for token in ids) == text
 
 
+def test_a_sentencepiece_text_does_not_begin_with_a_space():
+    space = piece().token_id("▁")
+    assert piece().encode("骨")[0] != space
+    assert piece().encode(" 骨")[0] == space
+    assert piece().encode("a") + piece().encode(" b") == piece().encode("a b")
+
+
+@BOTH
+@pytest.mark.parametrize("text", ["\ud800", "a\udcffb", "\udfff" * 50, None, 3, b"bytes"])
+def test_what_is_no_text_is_a_sentence(make, text):
+    for encode in (make().encode, make().encode_after_control):
+        with pytest.raises(TokenizerError, match=r"half of a character pair|must be a string"):
+            encode(text)
+
+
+@pytest.mark.parametrize(
+    "model", [models.WordLevel({"a": 0}, unk_token="[U]"), models.WordPiece({"a": 0}, unk_token="[U]")]
+)
+def test_a_vocabulary_without_what_it_needs_is_a_sentence(model):
+    tokenizer = Tokenizer(hugging_face(model))
+    assert tokenizer.encode("a") == [0]
+    with pytest.raises(TokenizerError, match="no tokens for 'b'"):
+        tokenizer.encode("b")
+
+
 def test_padding_and_truncation_of_a_file_are_ignored(tmp_path):
     bpe().save(tmp_path)
     file = tmp_path / "tokenizer.json"

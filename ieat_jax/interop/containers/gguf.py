@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from ieat_jax.interop.containers.source import InteropError
+from ieat_jax.errors import UserError
+from ieat_jax.interop.containers.source import InteropError, finite
 from ieat_jax.text.tokenizer import Tokenizer, byte_level
 
 FAMILIES = ("llama", "qwen2", "qwen3")
@@ -63,10 +66,20 @@ def _reader(path: Path, modified: int, size: int) -> Any:
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise InteropError(f"{path}: not a GGUF file")
-    try:
+    with _reading(path):
         return gguf.GGUFReader(path)
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
-        raise InteropError(f"{path}: cut off or damaged ({error}); download it again") from error
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever a damaged file makes of the libraries that read it is a sentence."""
+    try:
+        yield
+    except (UserError, NotImplementedError):
+        raise
+    except Exception as error:  # gguf raises what numpy and struct raise, tokenizers a bare Exception
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise InteropError(f"{path}: cut off or damaged ({text[0]:.200}); download it again") from error
 
 
 class GGUFFile:
@@ -74,11 +87,12 @@ class GGUFFile:
 
     def __init__(self, path: Path, reader: Any):
         self._path, self._reader = path, reader
+        with _reading(path):
+            self._tensors = {huggingface_name(tensor.name): tensor for tensor in reader.tensors}
         self.family = self._field("general.architecture")
         if self.family not in FAMILIES:
             known = ", ".join(FAMILIES)
             raise InteropError(f"{path}: architecture {self.family!r} is not supported, only {known}")
-        self._tensors = {huggingface_name(tensor.name): tensor for tensor in reader.tensors}
         if "rope_freqs.weight" in self._tensors or self._hyper("rope.scaling.type", "none") != "none":
             raise InteropError(f"{path}: scaled RoPE cannot be read from GGUF; use the model's Hugging Face folder")
 
@@ -88,6 +102,8 @@ class GGUFFile:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Its shape (GGUF stores it reversed)."""
+        if name not in self._tensors:
+            raise InteropError(f"{self._path}: {name} is missing")
         return tuple(int(size) for size in self._tensors[name].shape[::-1])
 
     def get(self, name: str) -> np.ndarray:
@@ -98,12 +114,13 @@ class GGUFFile:
         """
         import gguf
 
-        tensor = self._tensors[name]
+        tensor, shape = self._tensors[name], self.shape(name)
         try:
-            array = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+            with _reading(self._path):
+                array = np.array(gguf.quants.dequantize(tensor.data, tensor.tensor_type), np.float32).reshape(shape)
         except NotImplementedError as error:
             raise InteropError(f"{self._path}: {tensor.name}: {error}") from error
-        array = np.array(array, np.float32).reshape(self.shape(name))
+        finite(array, self._path, tensor.name)
         heads = {"q": "num_attention_heads", "k": "num_key_value_heads"}
         projection = re.fullmatch(r".*\.self_attn\.([qk])_proj\.weight", name)
         if self.family == "llama" and projection:  # llama.cpp rotates neighbours, Hugging Face halves
@@ -114,6 +131,10 @@ class GGUFFile:
     @functools.cached_property
     def config(self) -> dict[str, Any]:
         """A Hugging Face config.json."""
+        with _reading(self._path):
+            return self._config()
+
+    def _config(self) -> dict[str, Any]:
         heads, width = self._hyper("attention.head_count"), self._hyper("embedding_length")
         return dict(
             model_type=self.family,
@@ -135,8 +156,12 @@ class GGUFFile:
         """The byte-level BPE tokenizer in the file.
 
         Raises:
-            InteropError: another kind of tokenizer, or words are cut in a way that is not known here.
+            InteropError: another kind of tokenizer, words are cut in a way that is not known here, or it is damaged.
         """
+        with _reading(self._path):
+            return self._tokenizer()
+
+    def _tokenizer(self) -> Tokenizer:
         kind, words = self._field("tokenizer.ggml.model"), self._field("tokenizer.ggml.pre", "default")
         if kind != "gpt2" or words not in (*_PLAIN, *_DIGITS, *_REGEX):
             raise InteropError(
@@ -168,8 +193,9 @@ class GGUFFile:
         return self._field(f"{self.family}.{name}", default)
 
     def _field(self, name: str, default: Any = None) -> Any:
-        field = self._reader.get_field(name)
-        value = default if field is None else field.contents()
+        with _reading(self._path):
+            field = self._reader.get_field(name)
+            value = default if field is None else field.contents()
         if value is None:
             raise InteropError(f"{self._path}: the file does not say {name}")
         return value

@@ -61,8 +61,10 @@ def open_safetensors(folder: str | Path) -> TensorSource:
     where = read_json(folder / INDEX).get("weight_map")
     if not isinstance(where, dict) or not where:
         raise InteropError(f"{folder / INDEX}: no weight_map in it; download the file again")
-    shards = sorted(set(where.values()))
-    strange = [shard for shard in shards if not isinstance(shard, str) or Path(shard).name != shard]
+    strange = [
+        shard for shard in where.values() if not isinstance(shard, str) or not shard or Path(shard).name != shard
+    ]
+    shards = sorted(set(where.values())) if not strange else []
     if strange:
         raise InteropError(f"{folder / INDEX}: shards must lie in the same folder, not at {_listed(strange)}")
     missing = [shard for shard in shards if not (folder / shard).is_file()]
@@ -82,7 +84,11 @@ def read_json(path: str | Path) -> dict[str, Any]:
         InteropError: no such file, not JSON, or not an object.
     """
     try:
+        if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for for ever
+            raise InteropError(f"{path}: not a regular file")
         value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except InteropError:
+        raise
     except OSError as error:
         raise InteropError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -90,6 +96,20 @@ def read_json(path: str | Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InteropError(f"{path}: holds a JSON {type(value).__name__}, not an object")
     return value
+
+
+def finite(array: np.ndarray, where: object, name: str) -> np.ndarray:
+    """The array as it is.
+
+    Raises:
+        InteropError: it holds numbers that are not finite, which training would blame on the learning rate.
+    """
+    bad = array.size - np.count_nonzero(np.isfinite(array))
+    if bad:
+        raise InteropError(
+            f"{where}: {name}: {bad} of {array.size} numbers are NaN or infinite; the file is damaged, get it again"
+        )
+    return array
 
 
 class ArraySource:
@@ -174,7 +194,8 @@ class _File:
         if not size:
             return np.zeros(shape, np.float32)
         stored = np.memmap(self.path, DTYPES[dtype], "r", self.start + offset, shape)
-        return np.array(stored, np.float32)
+        with np.errstate(over="ignore"):  # of float64 that float32 does not hold
+            return finite(np.array(stored, np.float32), self.path, name)
 
 
 def _listed(names: Iterable[Any]) -> str:

@@ -19,6 +19,7 @@ from ieat_jax.interop.containers.source import (
     open_safetensors,
     read_json,
 )
+from ieat_jax.interop.families.configs import llm_config
 from ieat_jax.model.config import LLMConfig, ModelConfig
 from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
 
@@ -196,7 +197,7 @@ def load_llm(spec: str) -> PretrainedLLM:
             f"{spec}: there is no such folder; an LLM is given by a Hugging Face folder, gguf:FILE, or "
             f"{' or '.join(f'package:{name}' for name in PACKAGES)}"
         )
-    config = LLMConfig.from_huggingface(read_json(folder / "config.json"))
+    config = llm_config(read_json(folder / "config.json"), where=str(folder / "config.json"))
     return PretrainedLLM(spec, config, lambda: load_tokenizer(folder), open_safetensors(folder))
 
 
@@ -215,7 +216,7 @@ def _load_gguf(path: Path, spec: str) -> PretrainedLLM:
     from ieat_jax.interop.containers.gguf import open_gguf
 
     file = open_gguf(path)
-    return PretrainedLLM(spec, LLMConfig.from_huggingface(file.config), file.tokenizer, file)
+    return PretrainedLLM(spec, llm_config(file.config, where=str(path)), file.tokenizer, file)
 
 
 def to_huggingface(named: Mapping[str, Any], config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
@@ -250,7 +251,7 @@ def to_huggingface(named: Mapping[str, Any], config: ModelConfig) -> Iterator[tu
 
 
 def huggingface_config(config: LLMConfig, *, max_positions: int) -> dict[str, Any]:
-    """config.json of the same LLM: the inverse of `LLMConfig.from_huggingface`.
+    """config.json of the same LLM: the inverse of `configs.llm_config`.
 
     `max_positions` is a promise to those who serve it; the model itself has no limit.
 

@@ -20,6 +20,7 @@ from ieat_jax.interop.containers.source import (
     open_safetensors,
     read_json,
 )
+from ieat_jax.interop.families.configs import encoder_config
 from ieat_jax.interop.families.llm import Leaf
 from ieat_jax.model.config import EncoderConfig
 
@@ -143,13 +144,9 @@ def load_whisper(spec: str) -> PretrainedWhisper:
             f"{' or '.join(f'package:{name}' for name in PACKAGES)}"
         )
     config = read_json(folder / "config.json")
-    if config.get("model_type") != "whisper":
-        raise InteropError(f"{folder / 'config.json'}: model_type is {config.get('model_type')!r}, not 'whisper'")
-    needed = ("encoder_layers", "d_model", "encoder_attention_heads", "encoder_ffn_dim")
-    if missing := [name for name in needed if name not in config]:
-        raise InteropError(f"{folder / 'config.json'}: no {', '.join(missing)} in it; download the file again")
+    sizes = encoder_config(config, where=str(folder / "config.json"))
     source = open_safetensors(folder)
-    return PretrainedWhisper(spec, EncoderConfig.from_huggingface(config), source, _prefix(source))
+    return PretrainedWhisper(spec, sizes, source, _prefix(source))
 
 
 def _prefix(source: TensorSource) -> str:
@@ -163,7 +160,7 @@ def _prefix(source: TensorSource) -> str:
 
 def _from_ctranslate2(spec: str, paths: list[Path]) -> PretrainedWhisper:
     file = CTranslate2File(*paths)
-    return PretrainedWhisper(spec, EncoderConfig.from_huggingface(file.config), file, "")
+    return PretrainedWhisper(spec, encoder_config(file.config, where=spec), file, "")
 
 
 def _package_files(name: str) -> list[Path]:
@@ -209,7 +206,7 @@ def to_huggingface(
 
 
 def huggingface_config(config: EncoderConfig) -> dict[str, Any]:
-    """The encoder's part of a `WhisperConfig`: the inverse of `EncoderConfig.from_huggingface`."""
+    """The encoder's part of a `WhisperConfig`: the inverse of `configs.encoder_config`."""
     return dict(
         model_type="whisper",
         activation_function="gelu",

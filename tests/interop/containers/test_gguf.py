@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 
+from ieat_jax.errors import UserError
 from ieat_jax.interop.containers.gguf import huggingface_name, open_gguf
 from ieat_jax.interop.containers.source import InteropError
 from ieat_jax.interop.families.llm import load_llm
@@ -171,6 +172,36 @@ def test_what_can_not_be_read_is_named(tmp_path):
     writer.close()
     with pytest.raises(InteropError, match="architecture 'gemma3' is not supported"):
         open_gguf(path)
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_a_flipped_bit_is_no_traceback(family, tmp_path):
+    path = tmp_path / "m.gguf"
+    whole = write(path, family).read_bytes()
+    header = gguf.GGUFReader(path).data_offset
+    rng = np.random.default_rng(0)
+    ends = {"loaded": 0, "refused": 0}
+    for number in range(100):
+        damaged = bytearray(whole)
+        damaged[rng.integers(header if number % 5 else len(whole))] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            llm = load_llm(f"gguf:{path}")
+            dict(llm.weights(ModelConfig(llm=llm.config, speak=SpeakConfig(enabled=False, freeze_layer=0))))
+            llm.tokenizer().encode(TEXTS[0])
+            ends["loaded"] += 1
+        except UserError:
+            ends["refused"] += 1
+    assert min(ends.values()) > 20
+
+
+def test_numbers_that_are_none_are_named(tmp_path, monkeypatch):
+    bad = dict(state("qwen2"))
+    bad["model.layers.1.mlp.up_proj.weight"] = bad["model.layers.1.mlp.up_proj.weight"].copy()
+    bad["model.layers.1.mlp.up_proj.weight"][3, 4] = np.nan
+    monkeypatch.setitem(globals(), "state", lambda family: bad)
+    with pytest.raises(InteropError, match=r"blk\.1\.ffn_up\.weight: 1 of 2048 numbers are NaN or infinite"):
+        open_gguf(write(tmp_path / "m.gguf", "qwen2")).get("model.layers.1.mlp.up_proj.weight")
 
 
 def test_smollm2_is_what_its_card_says():

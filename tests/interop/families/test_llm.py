@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -14,6 +15,7 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
+from ieat_jax.errors import UserError
 from ieat_jax.interop.containers.source import InteropError
 from ieat_jax.interop.families.llm import huggingface_config, load_llm, to_huggingface
 from ieat_jax.model.config import LLMConfig, LoraConfig, ModelConfig, ModelConfigError, SpeakConfig
@@ -35,6 +37,7 @@ SIZES = dict(
     max_position_embeddings=256,
 )
 LLAMA3 = dict(rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, rope_theta=1e4)
+LLAMA3_OLD = {k: v for k, v in LLAMA3.items() if k != "rope_theta"} | {"original_max_position_embeddings": 16}
 FAMILIES = {
     "llama": lambda: transformers.LlamaConfig(**SIZES, tie_word_embeddings=True, rms_norm_eps=1e-5),
     "llama untied": lambda: transformers.LlamaConfig(
@@ -138,6 +141,171 @@ def test_back_to_hugging_face_is_bit_equal(folder, family, tmp_path):
     )
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     np.testing.assert_array_equal(torch_logits(again, TOKENS), torch_logits(reference(family), TOKENS))
+
+
+ROPES = {
+    "both, old one scaled": dict(rope_scaling=LLAMA3_OLD, rope_parameters=dict(rope_type="default", rope_theta=5e5)),
+    "both, new one scaled": dict(
+        rope_scaling=dict(rope_type="default"),
+        rope_parameters=LLAMA3 | {"original_max_position_embeddings": 16},
+    ),
+    "both scaled": dict(
+        rope_scaling=LLAMA3_OLD | {"factor": 2.0}, rope_parameters=LLAMA3 | {"original_max_position_embeddings": 16}
+    ),
+    "empty old": dict(rope_scaling={}, rope_parameters=LLAMA3 | {"original_max_position_embeddings": 16}),
+    "null old": dict(rope_scaling=None, rope_parameters=LLAMA3 | {"original_max_position_embeddings": 16}),
+    "old with theta beside": dict(rope_scaling=LLAMA3_OLD, rope_theta=3e4),
+    "theta inside and outside": dict(rope_parameters=dict(rope_type="default", rope_theta=5e5), rope_theta=3e4),
+    "old name of the kind": dict(rope_scaling={"type" if k == "rope_type" else k: v for k, v in LLAMA3_OLD.items()}),
+    "without original length": dict(rope_parameters=LLAMA3),
+    "old without original length": dict(
+        rope_scaling={k: v for k, v in LLAMA3_OLD.items() if k != "original_max_position_embeddings"}
+    ),
+    "original length outside": dict(
+        rope_parameters=LLAMA3 | {"original_max_position_embeddings": 16}, original_max_position_embeddings=8
+    ),
+    "theta alone": dict(rope_theta=5e5),
+    "none": {},
+}
+
+
+@pytest.mark.parametrize("family", ["llama untied", "qwen2", "qwen3"])
+@pytest.mark.parametrize("rope", ROPES.values(), ids=ROPES)
+def test_rope_of_config_json_is_what_transformers_makes_of_it(folder, family, rope, tmp_path):
+    written = json.loads((folder(family) / "config.json").read_text())
+    outer = ("rope_parameters", "rope_scaling", "rope_theta", "original_max_position_embeddings")
+    written = {key: value for key, value in written.items() if key not in outer} | rope
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    shutil.copy(folder(family) / "model.safetensors", tmp_path)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").float().eval()
+    llm = load_llm(str(tmp_path))
+    config = model_config(llm.config)
+    ours = logits(config, dict(llm.weights(config)), TOKENS)
+    assert np.abs(ours - torch_logits(theirs, TOKENS)).max() <= 1e-4
+
+
+SIZE_KEYS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+CONFIG_KEYS = (
+    "model_type", *SIZE_KEYS, "num_key_value_heads", "head_dim", "rms_norm_eps", "tie_word_embeddings",
+    "rope_parameters", "rope_scaling", "rope_theta", "max_position_embeddings", "hidden_act", "attention_bias",
+    "mlp_bias", "use_sliding_window", "layer_types", "partial_rotary_factor",
+)  # fmt: skip
+ABSENT = object()
+VALUES = (
+    ABSENT,
+    None,
+    "32",
+    "",
+    0,
+    -1,
+    1.5,
+    True,
+    [],
+    {},
+    ["full_attention"],
+    float("nan"),
+    float("inf"),
+    1e400,
+    2**70,
+)
+
+
+@pytest.mark.parametrize("key", CONFIG_KEYS)
+@pytest.mark.parametrize("family", ["llama untied", "qwen2", "qwen3"])
+def test_a_key_that_is_absent_null_or_of_a_wrong_type_is_a_sentence(folder, family, key, tmp_path):
+    whole = json.loads((folder(family) / "config.json").read_text())
+    refused = 0
+    for value in VALUES:
+        written = {name: each for name, each in whole.items() if name != key} | (
+            {} if value is ABSENT else {key: value}
+        )
+        (tmp_path / "config.json").write_text(json.dumps(written))
+        shutil.copy(folder(family) / "model.safetensors", tmp_path)
+        said = refusal(lambda: load_llm(str(tmp_path)))
+        assert str(tmp_path / "config.json") in (said or str(tmp_path / "config.json"))
+        assert said is None or value is not ABSENT or key in said
+        refused += said is not None
+    required = key in (*SIZE_KEYS, "model_type")
+    least = 0 if key == "max_position_embeddings" else len(VALUES) - (1 if required else 4)  # not read without scaling
+    assert refused >= least
+
+
+def refusal(use):
+    """The sentence in which something is refused, None if it is not; any other error is the test's."""
+    try:
+        use()
+    except UserError as error:
+        return str(error)
+
+
+LLAMA3_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "rope_type", "rope_theta", "rope_scaling")
+
+
+@pytest.mark.parametrize("key", LLAMA3_KEYS)
+def test_a_key_of_rope_that_is_absent_or_wrong_is_a_sentence(folder, key, tmp_path):
+    whole = json.loads((folder("llama untied") / "config.json").read_text())
+    shutil.copy(folder("llama untied") / "model.safetensors", tmp_path)
+    for value in (ABSENT, *VALUES[1:]):
+        rope = {name: each for name, each in LLAMA3_OLD.items() if name != key} | (
+            {} if value is ABSENT else {key: value}
+        )
+        (tmp_path / "config.json").write_text(json.dumps(whole | {"rope_scaling": rope}))
+        assert "config.json" in (refusal(lambda: load_llm(str(tmp_path))) or "config.json")
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json", "model.safetensors.index.json"])
+def test_a_flipped_bit_in_a_folder_is_no_traceback(folder, file, tmp_path):
+    sharded = file.endswith("index.json")
+    source = folder("qwen3", max_shard_size="30KB") if sharded else folder("qwen3")
+    for path in source.iterdir():
+        shutil.copy(path, tmp_path)
+    train_tokenizer(["some words of a text"] * 5, 290).save(tmp_path)
+    whole = (tmp_path / file).read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little") if file == "model.safetensors" else len(whole)
+    rng = np.random.default_rng(0)
+    for _ in range(80):
+        damaged = bytearray(whole)
+        damaged[rng.integers(end)] ^= 1 << rng.integers(8)
+        (tmp_path / file).write_bytes(damaged)
+
+        def use():
+            llm = load_llm(str(tmp_path))
+            dict(llm.weights(model_config(llm.config)))
+            llm.tokenizer().renamed({"<think>": "<thought>"}).encode("some <think> words")
+
+        assert str(tmp_path) in (refusal(use) or str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe{}", b'{"a": "\xe9"}', b"[]", b"null", b"3", b'"x"', b"", b"{" * 100_000]
+)
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors.index.json"])
+def test_other_content_is_a_sentence(folder, file, content, tmp_path):
+    for path in folder("qwen3", max_shard_size="30KB").iterdir():
+        shutil.copy(path, tmp_path)
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(UserError, match=file):
+        load_llm(str(tmp_path)).tokenizer()
+
+
+@pytest.mark.parametrize(
+    "where", [None, [], {}, {"a": None}, {"a": 3}, {"a": ["x"]}, {"a": ""}, {"a": "."}, {"a": "/x"}, {"a": "a\0b"}]
+)
+def test_a_shard_index_of_a_wrong_shape_is_a_sentence(folder, where, tmp_path):
+    shutil.copy(folder("qwen3") / "config.json", tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    with pytest.raises(InteropError, match=str(tmp_path)):
+        load_llm(str(tmp_path))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+def test_weights_that_are_no_numbers_are_refused_by_name(edited, value, dtype):
+    array = np.ones((32, 48), dtype)
+    array[3, 4] = value
+    llm = edited("qwen3", {"model.layers.1.mlp.down_proj.weight": array})
+    with pytest.raises(InteropError, match=r"layers\.1\.mlp\.down_proj\.weight: 1 of 1536 numbers are NaN or infinite"):
+        dict(llm.weights(model_config(llm.config)))
 
 
 def test_shards_load_like_one_file(folder):

@@ -16,6 +16,7 @@ import transformers
 from safetensors.numpy import load_file, save_file
 
 from ieat_jax.audio.logmel import log_mel
+from ieat_jax.errors import UserError
 from ieat_jax.interop.containers.source import InteropError
 from ieat_jax.interop.families import whisper
 from ieat_jax.interop.families.whisper import huggingface_config, load_whisper, to_huggingface
@@ -166,6 +167,40 @@ def test_specs_that_lead_nowhere(tmp_path):
         (folder / "config.json").write_text(json.dumps(change))
         with pytest.raises(error, match=message):
             load_whisper(str(folder))
+
+
+NEEDED = ("model_type", "encoder_layers", "d_model", "encoder_attention_heads", "encoder_ffn_dim")
+
+
+@pytest.mark.parametrize("key", [*NEEDED, "num_mel_bins", "max_source_positions", "activation_function"])
+def test_a_key_that_is_absent_null_or_of_a_wrong_type_is_a_sentence(key, tmp_path):
+    folder = write_folder(tmp_path / "a", "")
+    whole = {name: value for name, value in reference().config.to_dict().items() if name != key}
+    for value in (None, "8", 0, -1, 1.5, True, [], {}, float("nan"), float("inf"), 2**70):
+        (folder / "config.json").write_text(json.dumps(whole | {key: value}))
+        with pytest.raises(UserError, match=r"config\.json: .*"):
+            dict(load_whisper(str(folder)).weights())
+    (folder / "config.json").write_text(json.dumps(whole))
+    if key in NEEDED:
+        with pytest.raises(InteropError, match=key):
+            load_whisper(str(folder))
+
+
+def test_a_flipped_bit_is_no_traceback(model_bin):
+    whole = ctranslate2_bytes(ctranslate2_variables())
+    starts = [whole.index(name.encode()) - 2 for name in ctranslate2_variables()]
+    names = [start + offset for start in starts for offset in range(70)]
+    rng = np.random.default_rng(0)
+    ends = {"loaded": 0, "refused": 0}
+    for number in range(250):
+        damaged = bytearray(whole)
+        damaged[rng.choice(names) if number % 5 else rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        try:
+            dict(load_whisper(model_bin(bytes(damaged))).weights())
+            ends["loaded"] += 1
+        except UserError:
+            ends["refused"] += 1
+    assert min(ends.values()) > 10
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch):

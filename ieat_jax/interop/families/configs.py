@@ -1,0 +1,163 @@
+"""config.json of Hugging Face's Llama, Qwen2, Qwen3 and Whisper, read as transformers reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from ieat_jax.interop.containers.source import InteropError
+from ieat_jax.model.config import EncoderConfig, LLMConfig, ModelConfigError
+
+FAMILIES = ("llama", "qwen2", "qwen3")
+REQUIRED = object()
+LARGEST = 1e12  # of any number, a RoPE base included
+MAX_LAYERS = 10_000
+Sizes = TypeVar("Sizes")
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", dict: "an object"}
+
+
+class ConfigFileError(InteropError, ModelConfigError):
+    """A config.json of which no model can be built."""
+
+
+class _Reader:
+    """Takes typed values out of a JSON object; messages name the key and `where` it stands."""
+
+    def __init__(self, config: Mapping[str, Any], where: str):
+        self.config, self.where = config, where
+
+    def fail(self, problem: str) -> ConfigFileError:
+        return ConfigFileError(f"{self.where}: {problem}")
+
+    def need(self, *keys: str) -> None:
+        """All of them have to be there."""
+        if missing := [key for key in keys if key not in self.config]:
+            raise self.fail(f"no {', '.join(missing)} in it; download the file again")
+
+    def layers(self, key: str) -> int:
+        """A number of layers, which would be walked through one by one before a tensor is found missing."""
+        count = self.get(key, int)
+        if count > MAX_LAYERS:
+            raise self.fail(f"{key} is {count}; at most {MAX_LAYERS} are believed")
+        return count
+
+    def build(self, config: Callable[..., Sizes], **sizes: Any) -> Sizes:
+        """The configuration of these sizes, whose own checks do not know the file."""
+        try:
+            return config(**sizes)
+        except ModelConfigError as error:
+            raise self.fail(f"sizes that do not fit ({error})") from error
+
+    def get(self, key: str, kind: type, default: Any = REQUIRED, *, null: Any = REQUIRED) -> Any:
+        """The value of `key`; `default` where it is absent, `null` where it is null."""
+        if key not in self.config:
+            if default is REQUIRED:
+                self.need(key)
+            return default
+        value = self.config[key]
+        if value is None and null is not REQUIRED:
+            return null
+        fits = type(value) in (int, float) if kind is float else type(value) is kind
+        if not fits or (kind in (int, float) and not 0 < value <= LARGEST):
+            above = f" above 0 and at most {LARGEST:g}" if kind in (int, float) else ""
+            raise self.fail(f"{key} is {value!r:.60}, it must be {_KINDS[kind]}{above}")
+        return value
+
+
+def llm_config(config: Mapping[str, Any], *, where: str = "LLM config") -> LLMConfig:
+    """Of a Llama, Qwen2 or Qwen3 causal LM, with old and new RoPE fields; `where` is for messages.
+
+    Raises:
+        ConfigFileError: another architecture, a choice that is not supported, a key that is absent or of a wrong type.
+    """
+    read = _Reader(config, where)
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        raise read.fail(f"model_type {family!r} is not supported, only llama, qwen2 and qwen3")
+    if config.get("hidden_act", "silu") != "silu":
+        raise read.fail(f"hidden_act {config['hidden_act']!r} is not supported, only 'silu'")
+    if read.get("use_sliding_window", bool, False, null=False):
+        raise read.fail("use_sliding_window is not supported; set it to false")
+    layers = config.get("layer_types")
+    if layers is not None and (not isinstance(layers, list) or any(layer != "full_attention" for layer in layers)):
+        raise read.fail("layer_types other than full_attention are not supported")
+    biases = read.get("attention_bias", bool, False, null=False) and family != "qwen2"
+    if biases or read.get("mlp_bias", bool, False, null=False):
+        raise read.fail("attention_bias and mlp_bias are not supported; only Qwen2's q, k, v biases")
+    read.need("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    width, heads = read.get("hidden_size", int), read.get("num_attention_heads", int)
+    # What transformers takes where a file does not say it.
+    kv_heads = read.get("num_key_value_heads", int, heads if family == "llama" else 32, null=heads)
+    if heads % kv_heads:
+        absent = ", which is what transformers takes where it is absent," if "num_key_value_heads" not in config else ""
+        raise read.fail(f"num_key_value_heads {kv_heads}{absent} does not divide num_attention_heads {heads}")
+    head_dim = read.get("head_dim", int, 128 if family == "qwen3" else width // heads, null=width // heads)
+    theta, scaling = _rope(read)
+    return read.build(
+        LLMConfig,
+        vocab_size=read.get("vocab_size", int),
+        width=width,
+        mlp_width=read.get("intermediate_size", int),
+        num_layers=read.layers("num_hidden_layers"),
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=head_dim,
+        rope_theta=theta,
+        rope_scaling=scaling,
+        norm_eps=read.get("rms_norm_eps", float, 1e-6),
+        qkv_bias=family == "qwen2",
+        qk_norm=family == "qwen3",
+        tie_embeddings=read.get("tie_word_embeddings", bool, False),
+    )
+
+
+def _rope(read: _Reader) -> tuple[float, tuple[float, ...] | None]:
+    """(theta, scaling): of `rope_scaling` (old) if it is there and not empty, else of `rope_parameters` (v5)."""
+    scaling = read.get("rope_scaling", dict, {}, null={})
+    rope = scaling or read.get("rope_parameters", dict, {}, null={})
+    if any(isinstance(value, dict) for value in rope.values()):  # one for each kind of layer
+        rope = rope.get("full_attention")
+    if not isinstance(rope, dict):
+        raise read.fail("RoPE parameters for other layers than full_attention are not supported")
+    inner = _Reader(rope, f"{read.where}: {'rope_scaling' if scaling else 'rope_parameters'}")
+    theta = inner.get("rope_theta", float, read.get("rope_theta", float, 1e4))
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    factors = [inner.get("partial_rotary_factor", float, 1.0, null=1.0)]
+    factors.append(read.get("partial_rotary_factor", float, 1.0, null=1.0))
+    if set(factors) != {1.0}:
+        raise read.fail("partial_rotary_factor is not supported, only 1 or none")
+    if kind == "default":
+        return float(theta), None
+    if kind != "llama3":
+        raise read.fail(f"RoPE scaling {kind!r} is not supported, only 'llama3' or none")
+    original = "original_max_position_embeddings"
+    length = inner.get(original, float, None)
+    if length is None or original in read.config:  # the outer one counts, as in transformers
+        length = read.get(original, float, None)
+    if length is None:
+        length = read.get("max_position_embeddings", float)
+    names = ("factor", "low_freq_factor", "high_freq_factor")
+    return float(theta), (*(float(inner.get(name, float)) for name in names), float(length))
+
+
+def encoder_config(config: Mapping[str, Any], *, where: str = "Whisper config") -> EncoderConfig:
+    """Of a Whisper's encoder; `where` is for messages.
+
+    Raises:
+        ConfigFileError: not a Whisper, another activation, a key that is absent or of a wrong type.
+    """
+    read = _Reader(config, where)
+    if config.get("model_type") != "whisper":
+        raise read.fail(f"model_type is {config.get('model_type')!r}, not 'whisper'")
+    if (activation := config.get("activation_function", "gelu")) != "gelu":
+        raise read.fail(f"activation_function {activation!r} is not supported, only 'gelu'")
+    read.need("encoder_layers", "d_model", "encoder_attention_heads", "encoder_ffn_dim")
+    return read.build(
+        EncoderConfig,
+        num_layers=read.layers("encoder_layers"),
+        width=read.get("d_model", int),
+        num_heads=read.get("encoder_attention_heads", int),
+        mlp_width=read.get("encoder_ffn_dim", int),
+        num_mels=read.get("num_mel_bins", int, 80),
+        max_positions=read.get("max_source_positions", int, 1500),
+    )
