@@ -1,6 +1,7 @@
 """Execute notebooks without Jupyter, and store their outputs: `python notebooks/execute.py notebooks/*.ipynb`.
 
-Cells run in order in one namespace. What they print and the value of a last expression become their outputs.
+Cells run in order in one namespace, beside the modules of this folder. What they print and the value of a last
+expression become their outputs; a value that Jupyter would show as a picture or a page is stored as one, too.
 """
 
 import ast
@@ -11,10 +12,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+FOLDER = Path(__file__).resolve().parent
+RICH = {"_repr_svg_": "image/svg+xml", "_repr_html_": "text/html"}
+
 
 def run_cells(notebook: dict[str, Any]) -> list[list[dict[str, Any]]]:
     """The outputs of every code cell, in nbformat 4; an error in a cell is raised, with the number of the cell."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
+    if str(FOLDER) not in sys.path:
+        sys.path.insert(0, str(FOLDER))
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     return [_run("".join(cell["source"]), number, namespace) for number, cell in enumerate(cells, 1)]
 
@@ -33,6 +39,9 @@ def _run(source: str, number: int, namespace: dict[str, Any]) -> list[dict[str, 
         outputs.append({"output_type": "stream", "name": "stdout", "text": text})
     if value is not None:
         data = {"text/plain": repr(value).splitlines(keepends=True)}
+        for method, kind in RICH.items():
+            if hasattr(value, method):
+                data[kind] = [getattr(value, method)()]
         outputs.append({"output_type": "execute_result", "execution_count": number, "metadata": {}, "data": data})
     return outputs
 

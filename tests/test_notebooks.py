@@ -1,12 +1,17 @@
-"""Notebooks run as they are, and what is printed in them is what they print."""
+"""Notebooks run as they are, and what is stored in them is what they print and show."""
 
+import base64
 import importlib.util
+import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+DATA = re.compile(r"data:(\w+/\w+);base64,([A-Za-z0-9+/=]+)")
+NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 
 
 def executor():
@@ -16,12 +21,49 @@ def executor():
     return module
 
 
+def differences(again, stored):
+    """Where a picture or a page is not as stored; CPUs may differ a little in numbers, libraries in encoded bytes."""
+    (again, embedded), (stored, kept) = ((DATA.sub("", text), DATA.findall(text)) for text in (again, stored))
+    if NUMBER.sub("", again) != NUMBER.sub("", stored):
+        yield "other words"
+    numbers = (map(float, NUMBER.findall(text)) for text in (again, stored))
+    yield from (pair for pair in itertools.zip_longest(*numbers) if abs(pair[0] - pair[1]) > 3)
+    if [kind for kind, _ in embedded] != [kind for kind, _ in kept]:
+        yield "other pictures or sounds"
+    for (kind, new), (_, old) in zip(embedded, kept, strict=False):
+        sizes = [len(base64.b64decode(text, validate=True)) for text in (new, old)]
+        if min(sizes) < 500 or not 0.8 < sizes[0] / sizes[1] < 1.25:
+            yield f"{kind} of {sizes[0]} bytes, stored are {sizes[1]}"
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_prints_what_is_stored_in_it(path):
     notebook = json.loads(path.read_text(encoding="utf-8"))
     stored = [cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
     again = executor().run_cells(notebook)
+    for cell, (new, old) in enumerate(zip(again, stored, strict=True), 1):
+        for output, known in zip(new, old, strict=True):
+            rich = {kind for kind in output.get("data", {}) if kind != "text/plain"}
+            assert rich == {kind for kind in known.get("data", {}) if kind != "text/plain"}
+            for kind in rich:
+                found = list(differences("".join(output["data"].pop(kind)), "".join(known["data"].pop(kind))))
+                assert found == [], f"cell {cell} of {path.name} shows something else than is stored"
     assert again == stored, f"the outputs in {path.name} are old: python notebooks/execute.py {path}"
+
+
+def test_a_picture_that_changed_is_noticed():
+    sound = base64.b64encode(bytes(600)).decode()
+    shown = f'<b>sad</b> 0.63 <audio src="data:audio/mpeg;base64,{sound}">'
+    assert list(differences(shown, shown)) == []
+    assert list(differences(shown.replace("0.63", "0.62"), shown)) == []
+    short = base64.b64encode(bytes(300)).decode()
+    for changed in (
+        shown.replace("sad", "glad"),
+        shown.replace("0.63", "9"),
+        shown.replace(sound, short),
+        "<b>sad</b> 1",
+    ):
+        assert list(differences(changed, shown)) != []
 
 
 def test_values_and_errors_of_cells():
@@ -34,3 +76,9 @@ def test_values_and_errors_of_cells():
     assert third[0]["data"]["text/plain"] == ["3"]
     with pytest.raises(ZeroDivisionError):
         executor().run_cells({"cells": [{"cell_type": "code", "source": ["1 / 0"]}]})
+
+
+def test_a_value_that_shows_itself_is_stored_as_what_it_shows():
+    source = ["class Shown:\n", "    def _repr_svg_(self):\n", "        return '<svg/>'\n", "Shown()"]
+    ((output,),) = executor().run_cells({"cells": [{"cell_type": "code", "source": source}]})
+    assert output["data"]["image/svg+xml"] == ["<svg/>"]
