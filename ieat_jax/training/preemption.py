@@ -144,7 +144,7 @@ class Preemption:
 
 
 def exit_soon(code: int) -> None:
-    """End the process with `code` in a moment, whatever its threads wait for: Python's own exit waits for all of them."""
+    """End the process with `code` in a moment, although threads wait: Python's own exit waits for all of them."""
     several = jax.process_count() > 1
 
     def end() -> None:
