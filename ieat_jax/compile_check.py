@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments, overrides = _parser().parse_known_args(argv)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from ieat_jax.config.recipes import load_config
+    from ieat_jax.config.recipes import load_config, typed
     from ieat_jax.costs.hardware import chip_of
     from ieat_jax.errors import UserError
     from ieat_jax.training.compile import check, format_costs
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     for flag, value in (("--rows-per-device", arguments.rows_per_device), ("--slices", arguments.slices)):
         if value is not None and value < 1:
             raise UserError(f"{flag}={value}: must be at least 1")
-    config = load_config(arguments.config, overrides)
+    config = typed(load_config(arguments.config, overrides))
     topologies = [name for name in arguments.topology.split(",") if name]
     for name in topologies:
         chip_of(name)

@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     The message says what was wrong, where, and what to do. Entry points print it without a traceback.
     """
+
+
+class ConfigError(UserError):
+    """A recipe, an override or a field that cannot be used; names file or field."""

@@ -46,10 +46,11 @@ def main(argv: list[str] | None = None) -> int:
         UserError: a flag, the configuration or the data cannot be used.
     """
     arguments, overrides = _parser().parse_known_args(argv)
-    from ieat_jax.config.recipes import load_config, to_json
+    from ieat_jax.config.recipes import load_config, to_json, typed
     from ieat_jax.errors import UserError
 
     config = load_config(arguments.config, overrides)
+    run = typed(config)
     if arguments.show_config:
         print(to_json(config), end="")
         return 0
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     initialise_distributed()
     from ieat_jax.training.loop import train
 
-    result = train(config, arguments.workdir)
+    result = train(run, arguments.workdir)
     if not result.preempted:
         return 0
     from ieat_jax.training.preemption import STOPPED, exit_soon

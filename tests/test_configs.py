@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import pytest
-from helpers.tiny_stages import recipe, use_mesh, write_corpus
+from helpers.tiny_stages import recipe, start, use_mesh, write_corpus
 
-from ieat_jax.config.recipes import load_config, model_config, normal
+from ieat_jax.config.recipes import load_config, normal, typed
 from ieat_jax.costs.hardware import MACHINES
 from ieat_jax.errors import UserError
-from ieat_jax.training.loop import train
 
 ROOT = Path(__file__).parents[1]
 ARGUMENTS = {
@@ -56,8 +55,8 @@ def test_every_recipe_is_here():
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_shipped_recipe_is_whole_and_takes_a_step(name, corpus, tmp_path):
     config = load_config(str(ROOT / name))
-    model_config(config)
-    assert train(stand_in(config, corpus), tmp_path / "run").step == 1
+    typed(config)
+    assert start(stand_in(config, corpus), tmp_path / "run").step == 1
     assert (tmp_path / "run" / "checkpoints" / "1").is_dir()
 
 
@@ -66,7 +65,7 @@ def test_a_shipped_recipe_is_whole_and_takes_a_step(name, corpus, tmp_path):
 def test_every_model_and_machine_make_a_configuration(model, machine):
     for stage in ("align", "joint"):
         config = load_config(f"{ROOT / 'configs'}/{stage}.py:{model}{',' * bool(machine)}{machine}")
-        sizes = model_config(config)
+        sizes = typed(config).model
         if machine:
             assert config.mesh.replica * config.mesh.fsdp == MACHINES[machine] == config.data.batch_size
             assert sizes.llm.width % config.mesh.fsdp == sizes.listen.encoder.width % config.mesh.fsdp == 0

@@ -10,7 +10,7 @@ import pytest
 from helpers.tiny_stages import recipe, write_corpus
 
 from ieat_jax.config.defaults import get_defaults
-from ieat_jax.config.recipes import fields, model_config, set_field
+from ieat_jax.config.recipes import fields, set_field, typed
 from ieat_jax.data.batch import Batch
 from ieat_jax.data.pipeline import make_batches
 from ieat_jax.data.quarantine import Quarantine
@@ -122,8 +122,8 @@ def base(corpus, stage):
 
 
 def batch_of(config):
-    sizes = model_config(config)
-    chat = ChatFormat.from_config(load_tokenizer(config.tokenizer.path), config)
+    sizes = config.model
+    chat = ChatFormat.from_config(load_tokenizer(config.tokenizer.path), config.chat)
     speaks = config.stage == "joint" and sizes.speak.enabled
     made = make_row_spec(config, sizes.listen, chat, unit_end=32 if speaks else None)
     quarantine = Quarantine(0.5)
@@ -139,6 +139,7 @@ def observed_cached(corpus, stage):
 
 def observed(config):
     """Batches as bytes, the traced computation of the loss, and what the optimiser does with given gradients."""
+    config = typed(config)
     batches = batch_of(config)
     digest = hashlib.sha256()
     for batch in batches:
@@ -146,9 +147,9 @@ def observed(config):
             digest.update(
                 np.ascontiguousarray(getattr(batch, name)).tobytes() + str(getattr(batch, name).shape).encode()
             )
-    build = functools.partial(build_model, model_config(config))
+    build = functools.partial(build_model, config.model)
     abstract = jax.eval_shape(build, jax.random.key(0))
-    objective, factors = make_objective(config.stage, config.objective)
+    objective, factors = make_objective(config)
     loss = jax.make_jaxpr(lambda model, batch: total(objective(model, batch), factors))(abstract, batches[0])
     names = ["listen.mix", "listen.norm.scale", "listen.adapter.conv1.kernel"]
     optimizer, schedule = make_optimizer(config.optimizer, 40, names)
@@ -199,8 +200,8 @@ def test_watched_fields_exist():
 
 def test_splitting_by_rules_is_what_the_shipped_rules_ask_for(corpus):
     config = base(corpus, "align")
-    abstract = jax.eval_shape(functools.partial(build_model, model_config(config)), jax.random.key(0))
+    abstract = jax.eval_shape(functools.partial(build_model, typed(config).model), jax.random.key(0))
     trainable, frozen = split(abstract, config.optimizer.rules)
     assert all(not name.startswith("listen.encoder") for name in trainable)
     assert "think.embed" in frozen
-    assert make_schedule(config.optimizer, 40)(0) > 0
+    assert make_schedule(typed(config).optimizer, 40)(0) > 0

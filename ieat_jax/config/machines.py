@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from ieat_jax.config.recipes import ConfigError, to_section
+from ml_collections import ConfigDict
+
+from ieat_jax.config.recipes import to_section
 from ieat_jax.costs.hardware import MACHINES
+from ieat_jax.errors import ConfigError
 from ieat_jax.model.config import ModelConfig
 
 
-def use_machine(config: Any, model: ModelConfig, machine: str, *, rows_per_device: int = 1) -> None:
+def use_machine(config: ConfigDict, model: ModelConfig, machine: str, *, rows_per_device: int = 1) -> None:
     """Set `config.model`, mesh and batch for a run of `model` on `machine`; '' = whatever devices there are.
 
     Parameters are divided over as many devices as their widths allow, the rest are replicas.

@@ -15,6 +15,7 @@ import inspect
 import json
 import math
 import re
+import traceback
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,16 +24,13 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from ieat_jax.errors import UserError
+from ieat_jax.config.sections import RunConfig
+from ieat_jax.errors import ConfigError, UserError
 from ieat_jax.model.config import ModelConfig
 
 Section = TypeVar("Section")
 NoneType = type(None)
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no")
-
-
-class ConfigError(UserError):
-    """A recipe, an override or a field that cannot be used; names file or field."""
 
 
 def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -45,7 +43,12 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     get_config = _function(path, "get_config")
     if arg is not None and not inspect.signature(get_config).parameters:
         raise ConfigError(f"--config={spec}: get_config of {path} takes no argument; leave ':{arg}' out")
-    config = normal(get_config() if arg is None else get_config(arg))
+    try:
+        config = normal(get_config() if arg is None else get_config(arg))
+    except UserError:
+        raise
+    except Exception as error:
+        raise _failed(path, error) from error
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"{path}: get_config returns {type(config).__name__}; it must return a ConfigDict")
     for field, text in _pairs(overrides):
@@ -72,10 +75,21 @@ def _function(path: Path, name: str) -> Callable[..., Any]:
         module_spec.loader.exec_module(module)
     except SyntaxError as error:
         raise ConfigError(f"{path}: line {error.lineno}: {error.msg}") from error
+    except UserError:
+        raise
+    except Exception as error:
+        raise _failed(path, error) from error
     function = getattr(module, name, None)
     if not callable(function):
         raise ConfigError(f"{path}: the file has no function {name}")
     return function
+
+
+def _failed(path: Path, error: Exception) -> ConfigError:
+    """What a recipe's own code raised, with its last line in the recipe."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    place = f"line {lines[-1]}: " if lines else ""
+    return ConfigError(f"{path}: {place}{type(error).__name__}: {error}")
 
 
 def load_model(folder: str | Path, name: str) -> ModelConfig:
@@ -211,6 +225,11 @@ def _plain(value: Any, field: str) -> Any:
     )
 
 
+def as_plain(config: RunConfig) -> dict[str, Any]:
+    """Return a typed configuration as what JSON makes of it, for a checkpoint's metadata."""
+    return json.loads(to_json(to_section(config)))
+
+
 def from_json(text: str) -> ConfigDict:
     """The locked config that `to_json` wrote.
 
@@ -227,14 +246,14 @@ def from_json(text: str) -> ConfigDict:
 
 
 def differences(before: ConfigDict, now: ConfigDict) -> list[str]:
-    """'config.train.steps: 100 before, 200 now' for every field in which two configs differ."""
+    """'config.train.steps: 100 then, 200 now' for every field in which two configs differ."""
     absent = object()
     found = []
     for field in dict.fromkeys(fields(before) + fields(now)):
         old, new = (_get(config, field, absent) for config in (before, now))
         if old != new:
             texts = ("absent" if value is absent else repr(value) for value in (old, new))
-            found.append("config.{}: {} before, {} now".format(field, *texts))
+            found.append("config.{}: {} then, {} now".format(field, *texts))
     return found
 
 
@@ -246,14 +265,15 @@ def _get(config: ConfigDict, field: str, absent: Any) -> Any:
     return config
 
 
-def model_config(config: ConfigDict) -> ModelConfig:
-    """`config.model` as the frozen dataclasses of `model/config.py`; fields left out have their defaults.
+def typed(config: ConfigDict) -> RunConfig:
+    """A configuration as frozen dataclasses, every field checked; what is left out has its default.
+
+    This is the door: recipes and stored runs come through it, and nothing below it sees a ConfigDict.
 
     Raises:
-        ConfigError: an unknown field, or a value of the wrong type.
-        ModelConfigError: sizes that do not fit each other.
+        ConfigError: unknown fields, values of the wrong type, and values that a field may not hold; names all of them.
     """
-    return from_section(ModelConfig, config.model, "config.model")
+    return from_section(RunConfig, config, "config")
 
 
 def to_section(value: Any) -> ConfigDict:
@@ -265,22 +285,52 @@ def from_section(kind: type[Section], section: Mapping[str, Any] | ConfigDict, f
     """Build the dataclass `kind` from a section named `field`, e.g. 'config.optimizer'.
 
     Raises:
-        ConfigError: an unknown field with the nearest known one, or a value of the wrong type.
+        ConfigError: unknown fields with the nearest known ones, values of the wrong type or that a field may not hold.
     """
+    wrong: list[str] = []
+    made = _section(kind, section, field, wrong)
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    return made
+
+
+def _section(kind: type[Section], section: Any, field: str, wrong: list[str]) -> Section | None:
+    """The dataclass, or None with what is wrong appended to `wrong`."""
     if not isinstance(section, Mapping | ConfigDict):
-        raise ConfigError(f"{field} must be a section with the fields of {kind.__name__}, not {section!r}")
+        wrong.append(f"{field}: must be a section with the fields of {kind.__name__}, not {section!r}")
+        return None
     kinds = typing.get_type_hints(kind)
     known = {item.name: kinds[item.name] for item in dataclasses.fields(kind)}
-    values = {}
+    values, before = {}, len(wrong)
     for name, value in section.items():
         at = f"{field}.{name}"
         if name not in known:
-            raise ConfigError(f"there is no field {at}{_suggest(at, [f'{field}.{other}' for other in known])}")
-        if dataclasses.is_dataclass(known[name]):
-            values[name] = from_section(known[name], value, at)
+            wrong.append(f"there is no field {at}{_suggest(at, [f'{field}.{other}' for other in known])}")
         else:
-            values[name] = _typed(value, known[name], at)
-    return kind(**values)
+            values[name] = _value(known[name], value, at, wrong)
+    if len(wrong) > before:
+        return None
+    try:
+        return kind(**values)
+    except UserError as error:  # the section's own checks
+        wrong.append(str(error).replace(getattr(kind, "AT", field), field))
+        return None
+
+
+def _value(kind: Any, value: Any, field: str, wrong: list[str]) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _section(kind, value, field, wrong)
+    if typing.get_origin(kind) is Mapping:
+        if not isinstance(value, Mapping | ConfigDict):
+            wrong.append(f"{field}: must be a section, not {value!r}")
+            return None
+        inner = typing.get_args(kind)[1]
+        return {name: _value(inner, each, f"{field}.{name}", wrong) for name, each in value.items()}
+    try:
+        return _typed(value, kind, field)
+    except ConfigError as error:
+        wrong.append(str(error))
+        return None
 
 
 def _typed(value: Any, kind: Any, field: str) -> Any:
@@ -293,7 +343,7 @@ def _typed(value: Any, kind: Any, field: str) -> Any:
             return float(value)
         if type(value) is base or (base not in (int, float) and isinstance(value, base)):
             return value
-    raise ConfigError(f"{field} must be {_kind_name(kind)}, not {value!r} ({type(value).__name__})")
+    raise ConfigError(f"{field}: must be {_kind_name(kind)}, not {value!r} ({type(value).__name__})")
 
 
 def _kind_name(kind: Any) -> str:

@@ -6,10 +6,10 @@ sentence; nothing is invented.
 
 import math
 import re
-from dataclasses import dataclass
 
 import numpy as np
 
+from ieat_jax.config.sections import SEGMENTS, InjectionConfig
 from ieat_jax.data.labels import (
     canonical_emotion,
     canonical_style,
@@ -20,13 +20,9 @@ from ieat_jax.data.labels import (
     style_of_word,
     style_word,
 )
-from ieat_jax.data.pools import ARROW, KNOWN, POOLS, SEGMENT_OF, SEGMENTS, Known, fill
+from ieat_jax.data.pools import ARROW, KNOWN, POOLS, SEGMENT_OF, Known, fill
 from ieat_jax.data.records import Record, Turn, without_events
-from ieat_jax.errors import UserError
 
-__all__ = ["SEGMENTS", "InjectionConfig", "choose_mode", "parse_thinking", "privileged", "provenance", "thinking"]
-
-MODES = ("explicit", "partial", "empty", "none", "teacher_only")
 # A longer transcript is not repeated in the thinking: characters, by language.
 LONGEST_TRANSCRIPT = {"en": 120, "zh": 40}
 _CHINESE_EVENTS = {
@@ -35,47 +31,6 @@ _CHINESE_EVENTS = {
 }  # fmt: skip
 _VOICE_ENDINGS = ("声音", "语气", "语调", "嗓音", "声")
 _SENTENCE = re.compile(r"[^.!?。！？\n]*[.!?。！？\n]?\s*")
-
-
-class InjectionError(UserError):
-    """A schedule that cannot be followed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class InjectionConfig:
-    """When examples show their thinking; fields of `config.data.injection`.
-
-    In mode 'schedule' the chance of full thinking falls from `start` to `floor` along half a cosine over
-    `decay_examples` examples. Of the rest, the share `partial` shows thinking with segments removed from the left, ever
-    more of them as the schedule proceeds, plus an exponential jitter of mean `jitter`; the others have an empty block.
-    Any other mode holds for every example. Of `segments` alone thinking is made.
-    """
-
-    mode: str = "schedule"
-    start: float = 0.8
-    floor: float = 0.1
-    decay_examples: int = 100_000
-    partial: float = 0.5
-    jitter: float = 0.5
-    segments: tuple[str, ...] = SEGMENTS
-
-    def __post_init__(self):
-        if self.mode not in ("schedule", *MODES):
-            raise InjectionError(f"injection.mode {self.mode!r} is unknown; one of schedule, {', '.join(MODES)}")
-        if not 0 <= self.floor <= self.start <= 1:
-            raise InjectionError(f"injection needs 0 <= floor <= start <= 1, got {self.floor} and {self.start}")
-        if self.decay_examples < 1:
-            raise InjectionError(f"injection.decay_examples = {self.decay_examples} must be at least 1")
-        if not 0 <= self.partial <= 1:
-            raise InjectionError(f"injection.partial = {self.partial} is a share between 0 and 1")
-        if not 0 <= self.jitter < math.inf:
-            raise InjectionError(f"injection.jitter = {self.jitter} must not be negative")
-        unknown = [segment for segment in self.segments if segment not in SEGMENTS]
-        if unknown or not self.segments:
-            raise InjectionError(
-                f"injection.segments = {self.segments!r} must name one or more of {', '.join(SEGMENTS)}; "
-                "for no thinking at all set injection.mode = 'empty'"
-            )
 
 
 def explicit_probability(config: InjectionConfig, index: int) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ieat_jax.audio.codec import GROUP_SIZE
+from ieat_jax.config.sections import Shapes
 from ieat_jax.data.batch import END_OF_TURN, FORMAT, NOT_SUPERVISED, RESPONSE, SEGMENT_KINDS, ZERO_PADDED, Batch
 from ieat_jax.data.tree import TokenTree, add_user, open_answer, open_dialogue
 from ieat_jax.errors import UserError
@@ -29,19 +30,6 @@ class LayoutError(UserError):
     def __init__(self, code: str, message: str):
         super().__init__(message)
         self.code = code
-
-
-@dataclasses.dataclass(frozen=True)
-class Shapes:
-    """Sizes of a row: every batch has the same, so that one program is compiled. Fields of `config.data.shapes`."""
-
-    tokens: int  # T
-    clips: int  # C
-    targets: int  # R
-    answers: int  # K
-    teacher_tokens: int  # L, 0 = no teacher stream
-    speak: int  # S, 0 = no speech
-    groups: int  # Q, groups of units
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ieat_jax.inference.text_decode import ENDED, TextRules, TextState, decode_t
 from ieat_jax.model.config import ModelConfig
 from ieat_jax.model.sharding import AXES, put
 from ieat_jax.model.unified import UnifiedModel
+from ieat_jax.runs.folder import Run
 from ieat_jax.text.chat import ChatFormat
 
 _decode_text = jax.jit(decode_text, static_argnums=2)
@@ -110,10 +111,10 @@ class Generator:
         return -(-rows // self.least_rows) * self.least_rows
 
     @classmethod
-    def from_run(cls, run: Any, **options: Any) -> "Generator":
+    def from_run(cls, run: Run, **options: Any) -> "Generator":
         """For a training run as `runs.folder.load_run` returns it; `options` as in the constructor."""
-        chat = ChatFormat.from_config(run.tokenizer, run.config)
-        return cls(run.model, run.model_config, chat, codec=run.codec, mesh=run.mesh, **options)
+        chat = ChatFormat.from_config(run.tokenizer, run.config.chat)
+        return cls(run.model, run.config.model, chat, codec=run.codec, mesh=run.mesh, **options)
 
     def require_speech(self) -> None:
         """Raise a GenerationError when this model cannot speak."""

@@ -22,7 +22,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from ieat_jax.config.recipes import to_json
+from ieat_jax.config.recipes import as_plain
 from ieat_jax.interop.containers.source import InteropError
 from ieat_jax.interop.families import llm, whisper
 from ieat_jax.model.lora import merge_lora
@@ -53,11 +53,14 @@ def export(run: Run, folder: str | Path, *, dtype: str = "float32", shard_bytes:
         raise InteropError(f"dtype {dtype!r} is unknown; known: {', '.join(DTYPES)}")
     if folder.exists():
         raise InteropError(f"{folder}: exists already; name a new folder, or delete that one")
-    config = run.model_config
+    config = run.config.model
     model = jax.jit(merge_lora)(run.model) if config.lora.rank else run.model
     named = named_leaves(model)
     llm_config = llm.huggingface_config(config.llm, max_positions=run.config.data.shapes.tokens)
-    llm_config |= {"torch_dtype": dtype, "eos_token_id": ChatFormat.from_config(run.tokenizer, run.config).end_of_turn}
+    llm_config |= {
+        "torch_dtype": dtype,
+        "eos_token_id": ChatFormat.from_config(run.tokenizer, run.config.chat).end_of_turn,
+    }
     rest = ((name, np.asarray(leaf)) for name, leaf in named.items() if not name.startswith(ELSEWHERE))
 
     part = folder.with_name(f"{folder.name}.part")
@@ -76,7 +79,7 @@ def export(run: Run, folder: str | Path, *, dtype: str = "float32", shard_bytes:
     run.tokenizer.save(part / "llm")
     if (part / "llm" / "tokenizer.json").is_file():
         _write_json(part / "llm" / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
-    settings = json.loads(to_json(run.config))
+    settings = as_plain(run.config)
     settings["model"]["lora"]["rank"] = 0
     about = {"run": str(run.path), "step": run.step, "stage": run.stage, "dtype": dtype}
     about |= {"lora_merged": bool(config.lora.rank), "model": settings["model"], "chat": settings["chat"]}

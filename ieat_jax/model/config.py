@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import ClassVar
 
 from ieat_jax.errors import UserError
+from ieat_jax.ranges import Allowed, Section, field, flag, number, one_of, regex, section
 
 DTYPES = ("float32", "bfloat16")
 REMAT_POLICIES = ("none", "dots", "attention", "full", "offload")
 ATTENTIONS = ("auto", "xla", "splash", "cudnn")
 LAYER_MIXES = ("learned", "last")
 ADAPTERS = ("goat", "mlp", "linear")
+
+
+ROPE_SCALING = Allowed(
+    "None or (factor, low_freq_factor, high_freq_factor, original length)",
+    lambda value: len(value) == 4 and all(type(each) in (int, float) and 0 < each < float("inf") for each in value),
+)
 
 
 class ModelConfigError(UserError):
@@ -23,17 +30,7 @@ def _require(condition: bool, field: str, problem: str) -> None:
         raise ModelConfigError(f"config.model.{field}: {problem}")
 
 
-def _one_of(value: str, choices: tuple[str, ...], field: str) -> None:
-    _require(value in choices, field, f"{value!r} is not one of {', '.join(choices)}")
-
-
-def _positive(config: Any, prefix: str, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(value > 0, f"{prefix}.{name}", f"must be at least 1, not {value}")
-
-
-def _grouped_heads(config: Any, prefix: str) -> None:
+def _grouped_heads(config: AdapterConfig | LLMConfig, prefix: str) -> None:
     _require(
         config.num_heads % config.num_kv_heads == 0,
         f"{prefix}.num_kv_heads",
@@ -42,19 +39,19 @@ def _grouped_heads(config: Any, prefix: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(Section):
     """Whisper's encoder. Defaults: whisper-tiny."""
 
-    num_layers: int = 4  # transformer layers
-    width: int = 384  # d_model
-    num_heads: int = 6  # attention heads
-    mlp_width: int = 1536  # hidden width of the MLP
-    num_mels: int = 80  # log-mel bins (128 for large-v3)
-    max_positions: int = 1500  # positions of 20 ms: 1500 = 30 s
+    AT: ClassVar[str] = "config.model.listen.encoder"
+    num_layers: int = number(4, least=1)  # transformer layers
+    width: int = number(384, least=1)  # d_model
+    num_heads: int = number(6, least=1)  # attention heads
+    mlp_width: int = number(1536, least=1)  # hidden width of the MLP
+    num_mels: int = number(80, least=1)  # log-mel bins (128 for large-v3)
+    max_positions: int = number(1500, least=1)  # positions of 20 ms: 1500 = 30 s
 
     def __post_init__(self) -> None:
-        names = [field.name for field in dataclasses.fields(self)]
-        _positive(self, "listen.encoder", *names)
+        super().__post_init__()
         _require(
             self.width % self.num_heads == 0,
             "listen.encoder.num_heads",
@@ -68,128 +65,114 @@ class EncoderConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class AdapterConfig:
+class AdapterConfig(Section):
     """From encoder frames (50 Hz) to positions of the LLM."""
 
-    kind: str = (
-        "goat"  # 'goat' (conv + transformer, 6.25 Hz) | 'mlp' (AudioFlamingo3, 25 Hz) | 'linear' (Qwen2-Audio, 25 Hz)
-    )
-    num_layers: int = 2  # goat: transformer layers
-    num_heads: int = 8  # goat: attention heads
-    num_kv_heads: int = 4  # goat: key/value heads
-    head_dim: int = 32  # goat: width of one head
-    mlp_width: int = 768  # goat: hidden width of the SwiGLU MLP
-    conv_width: int = 384  # goat: channels between the convolutions, after the gate
-    rope_theta: float = 1e4  # goat: RoPE base
+    AT: ClassVar[str] = "config.model.listen.adapter"
+    # 'goat' (conv + transformer, 6.25 Hz) | 'mlp' (AudioFlamingo3, 25 Hz) | 'linear' (Qwen2-Audio, 25 Hz)
+    kind: str = one_of("goat", ADAPTERS)
+    num_layers: int = number(2, least=0)  # goat: transformer layers
+    num_heads: int = number(8, least=1)  # goat: attention heads
+    num_kv_heads: int = number(4, least=1)  # goat: key/value heads
+    head_dim: int = number(32, least=1)  # goat: width of one head
+    mlp_width: int = number(768, least=1)  # goat: hidden width of the SwiGLU MLP
+    conv_width: int = number(384, least=1)  # goat: channels between the convolutions, after the gate
+    rope_theta: float = number(1e4, above=0)  # goat: RoPE base
 
     def __post_init__(self) -> None:
-        _one_of(self.kind, ADAPTERS, "listen.adapter.kind")
-        _positive(self, "listen.adapter", "num_heads", "num_kv_heads", "head_dim", "mlp_width", "conv_width")
-        _require(self.num_layers >= 0, "listen.adapter.num_layers", f"must not be negative, not {self.num_layers}")
+        super().__post_init__()
         _require(self.head_dim % 2 == 0, "listen.adapter.head_dim", f"must be even for RoPE, not {self.head_dim}")
         _grouped_heads(self, "listen.adapter")
 
 
 @dataclasses.dataclass(frozen=True)
-class ListenConfig:
+class ListenConfig(Section):
     """Speech in: encoder, layer mix, adapter."""
 
-    encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)  # Whisper
-    adapter: AdapterConfig = dataclasses.field(default_factory=AdapterConfig)  # encoder -> LLM
-    layer_mix: str = "learned"  # 'learned': softmax mix of all encoder layers | 'last': published behaviour
-    clip_seconds: float = 30.0  # window per clip; 30 is exact Whisper, less saves work
+    AT: ClassVar[str] = "config.model.listen"
+    encoder: EncoderConfig = section(EncoderConfig)  # Whisper
+    adapter: AdapterConfig = section(AdapterConfig)  # encoder -> LLM
+    # 'learned': softmax mix of all encoder layers | 'last': published behaviour
+    layer_mix: str = one_of("learned", LAYER_MIXES)
+    clip_seconds: float = number(30.0, above=0)  # window per clip; 30 is exact Whisper, less saves work
 
     def __post_init__(self) -> None:
-        _one_of(self.layer_mix, LAYER_MIXES, "listen.layer_mix")
+        super().__post_init__()
         limit = self.encoder.max_positions / 50
         _require(
-            0 < self.clip_seconds <= limit,
+            self.clip_seconds <= limit,
             "listen.clip_seconds",
-            f"must be above 0 and at most {limit:g} (listen.encoder.max_positions / 50), not {self.clip_seconds:g}",
+            f"must be at most {limit:g} (listen.encoder.max_positions / 50), not {self.clip_seconds:g}",
         )
 
 
 @dataclasses.dataclass(frozen=True)
-class LLMConfig:
+class LLMConfig(Section):
     """One decoder that is Llama, Qwen2 or Qwen3 by its fields. Defaults: a small model to train from scratch."""
 
-    vocab_size: int = 2048  # V
-    width: int = 256  # D
-    mlp_width: int = 768  # hidden width of the SwiGLU MLP
-    num_layers: int = 6  # N, Think and Write together
-    num_heads: int = 4  # H
-    num_kv_heads: int = 2  # K
-    head_dim: int = 64  # width of one head
-    rope_theta: float = 1e4  # RoPE base
-    rope_scaling: tuple[float, ...] | None = (
-        None  # 'llama3': (factor, low_freq_factor, high_freq_factor, original length)
-    )
-    norm_eps: float = 1e-6  # RMSNorm epsilon
-    qkv_bias: bool = False  # Qwen2
-    qk_norm: bool = False  # Qwen3
-    tie_embeddings: bool = True  # LM head = embedding table
+    AT: ClassVar[str] = "config.model.llm"
+    vocab_size: int = number(2048, least=1)  # V
+    width: int = number(256, least=1)  # D
+    mlp_width: int = number(768, least=1)  # hidden width of the SwiGLU MLP
+    num_layers: int = number(6, least=1)  # N, Think and Write together
+    num_heads: int = number(4, least=1)  # H
+    num_kv_heads: int = number(2, least=1)  # K
+    head_dim: int = number(64, least=1)  # width of one head
+    rope_theta: float = number(1e4, above=0)  # RoPE base
+    # 'llama3': (factor, low_freq_factor, high_freq_factor, original length)
+    rope_scaling: tuple[float, ...] | None = field(None, ROPE_SCALING)
+    norm_eps: float = number(1e-6, above=0)  # RMSNorm epsilon
+    qkv_bias: bool = flag(False)  # Qwen2
+    qk_norm: bool = flag(False)  # Qwen3
+    tie_embeddings: bool = flag(True)  # LM head = embedding table
 
     def __post_init__(self) -> None:
-        sizes = ("vocab_size", "width", "mlp_width", "num_layers", "num_heads", "num_kv_heads", "head_dim")
-        _positive(self, "llm", *sizes)
+        super().__post_init__()
         _grouped_heads(self, "llm")
         _require(self.head_dim % 2 == 0, "llm.head_dim", f"must be even for RoPE, not {self.head_dim}")
-        _require(
-            self.rope_scaling is None or len(self.rope_scaling) == 4,
-            "llm.rope_scaling",
-            "must be None or (factor, low_freq_factor, high_freq_factor, original length)",
-        )
 
 
 @dataclasses.dataclass(frozen=True)
-class SpeakConfig:
+class SpeakConfig(Section):
     """Speech out, and where Think ends."""
 
-    enabled: bool = True  # False: no speech output; the model has no Speak
-    freeze_layer: int = 3  # Think = LLM layers 0..freeze_layer; Write and Speak = the layers above
-    unit_vocab_size: int = 4098  # U: unit ids and the end ids
-    group_size: int = 4  # units per group = unit heads
-
-    def __post_init__(self) -> None:
-        _positive(self, "speak", "unit_vocab_size", "group_size")
-        _require(self.freeze_layer >= 0, "speak.freeze_layer", f"must not be negative, not {self.freeze_layer}")
+    AT: ClassVar[str] = "config.model.speak"
+    enabled: bool = flag(True)  # False: no speech output; the model has no Speak
+    freeze_layer: int = number(3, least=0)  # Think = LLM layers 0..freeze_layer; Write and Speak = the layers above
+    unit_vocab_size: int = number(4098, least=1)  # U: unit ids and the end ids
+    group_size: int = one_of(4, (4,))  # units per group = unit heads
 
 
 @dataclasses.dataclass(frozen=True)
-class LoraConfig:
+class LoraConfig(Section):
     """Low-rank adapters on linear layers (Hu et al. 2021): kernel + alpha / rank * a b."""
 
-    rank: int = 0  # 0 = no LoRA
-    alpha: float = 16.0  # scale
-    pattern: str = (
-        r"(think|write)\.layers\..*"  # full match against a linear layer's path, such as think.layers.attention.q
-    )
-
-    def __post_init__(self) -> None:
-        _require(self.rank >= 0, "lora.rank", f"must not be negative, not {self.rank}")
+    AT: ClassVar[str] = "config.model.lora"
+    rank: int = number(0, least=0)  # 0 = no LoRA
+    alpha: float = number(16.0, above=0)  # scale
+    # full match against a linear layer's path, such as think.layers.attention.q
+    pattern: str = regex(r"(think|write)\.layers\..*")
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Section):
     """The unified model."""
 
-    listen: ListenConfig = dataclasses.field(default_factory=ListenConfig)  # speech in
-    llm: LLMConfig = dataclasses.field(default_factory=LLMConfig)  # Think and Write
-    speak: SpeakConfig = dataclasses.field(default_factory=SpeakConfig)  # speech out
-    lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)  # low-rank adapters
-    num_emotions: int = 7  # classes of the user's emotion: HumDial's 7, or 8 with boredom
-    dtype: str = "float32"  # of the computation; parameters are float32
+    AT: ClassVar[str] = "config.model"
+    listen: ListenConfig = section(ListenConfig)  # speech in
+    llm: LLMConfig = section(LLMConfig)  # Think and Write
+    speak: SpeakConfig = section(SpeakConfig)  # speech out
+    lora: LoraConfig = section(LoraConfig)  # low-rank adapters
+    num_emotions: int = number(7, least=1)  # classes of the user's emotion: HumDial's 7, or 8 with boredom
+    dtype: str = one_of("float32", DTYPES)  # of the computation; parameters are float32
     # What a layer recomputes in the backward pass: 'none' | 'dots' all but matmuls | 'attention' all but attention and
     # its projections | 'full' all, its input is kept | 'offload' all, its input waits in host memory
-    remat: str = "none"
+    remat: str = one_of("none", REMAT_POLICIES)
     # 'splash' (TPU) | 'cudnn' (GPU, bfloat16) | 'xla' (anywhere, the reference) | 'auto' the platform's own
-    attention: str = "auto"
+    attention: str = one_of("auto", ATTENTIONS)
 
     def __post_init__(self) -> None:
-        _one_of(self.dtype, DTYPES, "dtype")
-        _one_of(self.remat, REMAT_POLICIES, "remat")
-        _one_of(self.attention, ATTENTIONS, "attention")
-        _require(self.num_emotions > 0, "num_emotions", f"must be at least 1, not {self.num_emotions}")
+        super().__post_init__()
         _require(
             self.speak.freeze_layer <= self.llm.num_layers - 2,
             "speak.freeze_layer",

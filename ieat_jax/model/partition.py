@@ -24,18 +24,6 @@ class RuleError(UserError):
     """Rules that cannot be used on these parameters; names the config field."""
 
 
-def compile_rule(pattern: str, field: str) -> re.Pattern[str]:
-    """Compile a regex of parameter names that the config field `field` holds.
-
-    Raises:
-        RuleError: it is no regular expression.
-    """
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise RuleError(f"{field}: {pattern!r} is not a regular expression ({error})") from error
-
-
 def multipliers(names: Iterable[str], rules: Rules) -> dict[str, float | None]:
     """Every parameter's learning rate multiplier, None = frozen: that of the first rule that fully matches its name.
 

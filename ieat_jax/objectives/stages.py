@@ -1,4 +1,4 @@
-"""The objective of each stage: a function of (model, batch) to named losses, and how the losses are added up.
+"""The table of stages: what each reads and hears, its losses, and the function of (model, batch) to named losses.
 
     write   CE(text)                                       a from-scratch LLM learns to read, think and answer
     align   kl KL_T(teacher || student) + eot KL at the end of turn + ce CE(y) + attribute CE(emotion | pooled audio)
@@ -11,14 +11,15 @@ is the model itself with its thinking, for the same answer behind an empty think
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ieat_jax.data.batch import END_OF_TURN, NOT_SUPERVISED, RESPONSE, Batch
-from ieat_jax.errors import UserError
+from ieat_jax.config.sections import ObjectiveConfig, RunConfig
+from ieat_jax.data.batch import END_OF_TURN, NOT_SUPERVISED, RESPONSE, SEGMENT_KINDS, Batch
+from ieat_jax.errors import ConfigError
 from ieat_jax.model.llm import pick_rows
 from ieat_jax.model.lora import strip_lora
 from ieat_jax.model.sight import Sight
@@ -36,33 +37,46 @@ from ieat_jax.objectives.losses import (
     weighted,
 )
 
-STAGES = ("write", "align", "joint")
-FACTORS = {
-    "write": ("ce",),
-    "align": ("kl", "eot", "ce", "attribute"),
-    "joint": ("ce", "units", "internalise", "internalise_units", "consistency", "attribute"),
-}
 Objective = Callable[[UnifiedModel, Batch], Parts]
 Heard = tuple[jax.Array, jax.Array]
 
 
-def make_objective(stage: str, settings: Any) -> tuple[Objective, Mapping[str, float]]:
-    """Return the objective of a stage under `config.objective`, and the factors its losses are added up with.
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What a stage is."""
+
+    hears: bool  # the student gets the user's audio; else it reads what a teacher would be told
+    taught: bool  # a teacher reads the words and what the user feels, in a stream of its own
+    twins: bool  # an answer without thinking may learn from the same answer with it
+    speaks: bool  # replies are spoken, where the model has Speak
+    losses: tuple[str, ...]  # factors of `config.objective` that count
+    function: Callable[[UnifiedModel, Batch, ObjectiveConfig], Parts]
+
+
+def stage_of(config: RunConfig) -> Stage:
+    """Return the stage that a run trains.
 
     Raises:
-        UserError: an unknown stage, a negative factor, or a stage whose losses are all switched off.
+        ConfigError: there is no such stage, or all of its losses are switched off.
     """
-    if stage not in STAGES:
-        raise UserError(f"config.stage: {stage!r} is not one of {', '.join(STAGES)}")
-    functions = {"write": write_parts, "align": align_parts, "joint": joint_parts}
-    factors = {name: float(settings[name]) for name in FACTORS[stage]}
-    for name, factor in factors.items():
-        if factor < 0:
-            raise UserError(f"config.objective.{name} = {factor}: a loss factor must not be negative")
-    if not any(factors.values()):
-        names = ", ".join(f"config.objective.{name}" for name in factors)
-        raise UserError(f"stage {stage}: every loss is switched off; set one of {names} above 0")
-    return lambda model, batch: functions[stage](model, batch, settings), factors
+    if config.stage not in STAGES:
+        raise ConfigError(f"config.stage: must be one of {', '.join(STAGES)}, not {config.stage!r}")
+    stage = STAGES[config.stage]
+    if not any(getattr(config.objective, name) for name in stage.losses):
+        names = ", ".join(f"config.objective.{name}" for name in stage.losses)
+        raise ConfigError(f"stage {config.stage}: every loss is switched off; set one of {names} above 0")
+    return stage
+
+
+def make_objective(config: RunConfig) -> tuple[Objective, Mapping[str, float]]:
+    """Return the objective of a run's stage, and the factors that its losses are added up with.
+
+    Raises:
+        ConfigError: there is no such stage, or all of its losses are switched off.
+    """
+    stage, settings = stage_of(config), config.objective
+    factors = {name: getattr(settings, name) for name in stage.losses}
+    return lambda model, batch: stage.function(model, batch, settings), factors
 
 
 def hear(model: UnifiedModel, batch: Batch) -> Heard | None:
@@ -85,7 +99,7 @@ def read_as_teacher(model: UnifiedModel, batch: Batch) -> jax.Array:
 
 
 def text_losses(
-    model: UnifiedModel, batch: Batch, written: jax.Array, teacher: jax.Array | None, settings: Any
+    model: UnifiedModel, batch: Batch, written: jax.Array, teacher: jax.Array | None, settings: ObjectiveConfig
 ) -> tuple[jax.Array, jax.Array]:
     """(CE, KL) [B, R] at the supervised positions; `teacher`: states that `teacher_at` points into."""
     student = pick_rows(written, batch.target_at)
@@ -101,9 +115,9 @@ def text_losses(
     )
 
 
-def text_part(ce: jax.Array, batch: Batch, settings: Any) -> Parts:
+def text_part(ce: jax.Array, batch: Batch, settings: ObjectiveConfig) -> Parts:
     """CE over thinking and response with its weights per kind, and each segment's own for the log."""
-    table = kind_table(settings.segment_weights, form=settings.format_weight, response=1.0, end=1.0)
+    table = kind_table(dataclasses.asdict(settings.segment_weights), form=settings.format_weight, response=1.0, end=1.0)
     parts = {"ce": weighted(ce, look_up(table, batch.target_kind))}
     said = (batch.target_kind == RESPONSE) | (batch.target_kind == END_OF_TURN)
     return parts | {"ce_response": weighted(ce, said.astype(jnp.float32))} | segment_report(ce, batch.target_kind)
@@ -118,14 +132,14 @@ def attribute_part(model: UnifiedModel, batch: Batch, heard: Heard) -> Sum:
     return class_loss(model.emotion.attribute(states), batch.clip_emotion)
 
 
-def write_parts(model: UnifiedModel, batch: Batch, settings: Any) -> Parts:
+def write_parts(model: UnifiedModel, batch: Batch, settings: ObjectiveConfig) -> Parts:
     """Text in, thinking and reply out."""
     _, written = read(model, batch, None)
     ce, _ = text_losses(model, batch, written, None, settings)
     return text_part(ce, batch, settings)
 
 
-def align_parts(model: UnifiedModel, batch: Batch, settings: Any, heard: Heard | None = None) -> Parts:
+def align_parts(model: UnifiedModel, batch: Batch, settings: ObjectiveConfig, heard: Heard | None = None) -> Parts:
     """Self-distillation; `heard` replaces what Listen hears. Without a loss on text the LLM is not run at all."""
     heard = hear(model, batch) if heard is None else heard
     attribute = attribute_part(model, batch, heard)
@@ -136,14 +150,14 @@ def align_parts(model: UnifiedModel, batch: Batch, settings: Any, heard: Heard |
     ce, kl = text_losses(model, batch, written, teacher, settings)
     parts = text_part(ce, batch, settings) | {"attribute": attribute}
     if teacher is not None:
-        thought = dict.fromkeys(settings.segment_weights, settings.kl_think)
+        thought = dict.fromkeys(SEGMENT_KINDS, settings.kl_think)
         table = kind_table(thought, form=settings.kl_think, response=1.0, end=0.0)
         parts["kl"] = weighted(kl, look_up(table, batch.teacher_kind))
         parts["eot"] = weighted(kl, (batch.teacher_kind == END_OF_TURN).astype(jnp.float32))
     return parts
 
 
-def joint_parts(model: UnifiedModel, batch: Batch, settings: Any) -> Parts:
+def joint_parts(model: UnifiedModel, batch: Batch, settings: ObjectiveConfig) -> Parts:
     """Text and speech together, for a model that speaks or, without Speak, for text alone."""
     heard = hear(model, batch)
     states, written = read(model, batch, heard)
@@ -162,7 +176,9 @@ def joint_parts(model: UnifiedModel, batch: Batch, settings: Any) -> Parts:
     return parts
 
 
-def unit_parts(model: UnifiedModel, batch: Batch, spoken: jax.Array, settings: Any, *, twins: bool) -> Parts:
+def unit_parts(
+    model: UnifiedModel, batch: Batch, spoken: jax.Array, settings: ObjectiveConfig, *, twins: bool
+) -> Parts:
     """CE of the units, mean over the heads, and KL of the twins' unit heads."""
     present = batch.unit_at >= 0
     targets = jnp.where(present[..., None], pick_rows(batch.speak_targets, batch.unit_at), -1)
@@ -195,3 +211,24 @@ def consistency_part(model: UnifiedModel, batch: Batch, written: jax.Array, spok
     apart = kl_divergence(from_text, from_speech, 1.0) + kl_divergence(from_speech, from_text, 1.0)
     labelled = (present & (batch.answer_style >= 0)).astype(jnp.float32)
     return on_text + on_speech + jnp.sum(apart * labelled), weight
+
+
+STAGES = {
+    "write": Stage(hears=False, taught=False, twins=False, speaks=False, losses=("ce",), function=write_parts),
+    "align": Stage(
+        hears=True,
+        taught=True,
+        twins=False,
+        speaks=False,
+        losses=("kl", "eot", "ce", "attribute"),
+        function=align_parts,
+    ),
+    "joint": Stage(
+        hears=True,
+        taught=False,
+        twins=True,
+        speaks=True,
+        losses=("ce", "units", "internalise", "internalise_units", "consistency", "attribute"),
+        function=joint_parts,
+    ),
+}

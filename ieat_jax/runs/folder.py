@@ -24,14 +24,13 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from ieat_jax.audio.codec import CodecError, UnitCodec, check_identity
 from ieat_jax.codecs.load import load_codec
-from ieat_jax.config.recipes import from_json, model_config, to_json
+from ieat_jax.config.recipes import from_json, to_json, to_section, typed
+from ieat_jax.config.sections import RunConfig
 from ieat_jax.errors import UserError
 from ieat_jax.model.abstract import abstract_model
-from ieat_jax.model.config import ModelConfig
 from ieat_jax.model.names import named_leaves
 from ieat_jax.model.partition import join
 from ieat_jax.model.unified import UnifiedModel
@@ -57,8 +56,7 @@ class Run:
     path: Path
     step: int
     stage: str
-    config: ConfigDict
-    model_config: ModelConfig
+    config: RunConfig
     model: UnifiedModel
     tokenizer: TextTokenizer
     codec: UnitCodec | None
@@ -67,7 +65,7 @@ class Run:
 
 
 def save_run_files(
-    path: str | Path, config: ConfigDict, tokenizer: TextTokenizer, codec: UnitCodec | None = None
+    path: str | Path, config: RunConfig, tokenizer: TextTokenizer, codec: UnitCodec | None = None
 ) -> None:
     """Write config, tokenizer and codec into a run's folder, which may be that of a run that is resumed.
 
@@ -85,7 +83,7 @@ def save_run_files(
         _save_tokenizer(path / TOKENIZER, tokenizer)
         if codec is not None:
             _save_codec(path / CODEC, codec)
-        write_protected(path, CONFIG, to_json(config))
+        write_protected(path, CONFIG, to_json(to_section(config)))
     if jax.process_count() > 1:
         with jax.set_mesh(None):
             multihost_utils.sync_global_devices("save_run_files")
@@ -205,7 +203,7 @@ def load_run_codec(folder: str | Path) -> UnitCodec:
     return codec
 
 
-def read_config(path: str | Path) -> ConfigDict:
+def read_config(path: str | Path) -> RunConfig:
     """The configuration of a run.
 
     Raises:
@@ -218,7 +216,7 @@ def read_config(path: str | Path) -> ConfigDict:
         raise RunError(f"{path}: no training run here ({CONFIG} is missing); give the workdir of a training run")
     check_run_files(path)
     try:
-        return from_json((path / CONFIG).read_text(encoding="utf-8"))
+        return typed(from_json((path / CONFIG).read_text(encoding="utf-8")))
     except UnicodeDecodeError as error:
         raise RunError(f"{path / CONFIG}: not UTF-8 ({error}); restore the folder from a copy") from error
 
@@ -239,7 +237,7 @@ def load_run(path: str | Path, *, step: int | None = None, mesh: Mesh | None = N
     path = Path(path)
     config = read_config(path)
     _check_step(path, step)
-    sizes = model_config(config)
+    sizes = config.model
     abstract = abstract_model(sizes, mesh)
     found = restore_named(path, named_leaves(abstract), step=step)
     if found.missing:
@@ -259,7 +257,6 @@ def load_run(path: str | Path, *, step: int | None = None, mesh: Mesh | None = N
         step=found.step,
         stage=config.stage,
         config=config,
-        model_config=sizes,
         model=join(abstract, found.loaded, {}),
         tokenizer=tokenizer,
         codec=_checked_codec(path, found.metadata.get("codec")),

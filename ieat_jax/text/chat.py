@@ -10,13 +10,24 @@ import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
+from ieat_jax.ranges import Section, flag, text
 from ieat_jax.text.tokenizer import TextTokenizer, TokenizerError
 
 START, END = "<|im_start|>", "<|im_end|>"
 THINK, END_THINK = "<think>", "</think>"
 AUDIO = "<|audio|>"
+
+
+@dataclass(frozen=True)
+class ChatConfig(Section):
+    """How dialogues are written for the LLM."""
+
+    AT: ClassVar[str] = "config.chat"
+    thinks: bool = flag(True)  # answers begin with a think block
+    system_text: str = text("You are a helpful assistant.")  # of Think and Write
+    speech_system_text: str = text("You are a helpful assistant.")  # of Speak
 
 
 @dataclass(frozen=True)
@@ -41,10 +52,9 @@ class ChatFormat:
             )
 
     @classmethod
-    def from_config(cls, tokenizer: TextTokenizer, config: Any) -> ChatFormat:
-        """Of a run's config: its section `chat`."""
-        chat = config.chat
-        return cls(tokenizer, bool(chat.thinks), chat.system_text, chat.speech_system_text)
+    def from_config(cls, tokenizer: TextTokenizer, chat: ChatConfig) -> ChatFormat:
+        """Return the format that a run's section `config.chat` asks for."""
+        return cls(tokenizer, chat.thinks, chat.system_text, chat.speech_system_text)
 
     def system(self) -> list[int]:
         r"""`<|im_start|>system\n{system_text}<|im_end|>\n`."""

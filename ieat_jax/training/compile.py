@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import re
 from typing import Any
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from ieat_jax.config.sections import RunConfig
 from ieat_jax.costs.flops import compiled_flops, traced_flops
 from ieat_jax.costs.hardware import GIB, Chip, TopologyError, chip_of
 from ieat_jax.costs.hlo import HloError, Module
@@ -19,6 +19,7 @@ from ieat_jax.costs.traffic import Collective, collectives, hbm_bytes
 from ieat_jax.model.sharding import make_mesh
 from ieat_jax.training.abstract import AbstractStep, abstract_step
 from ieat_jax.training.placement import check_batch
+from ieat_jax.training.setup import sequences
 
 EVERYTHING_AT_ONCE = 2**30  # positions in a chunk of losses: nothing is recomputed
 
@@ -115,7 +116,7 @@ class Costs:
         }
 
 
-def check(config: Any, topology: str, *, slices: int = 1, rows_per_device: int | None = None) -> Costs:
+def check(config: RunConfig, topology: str, *, slices: int = 1, rows_per_device: int | None = None) -> Costs:
     """Compile the step of `config` for `topology`, or for as many slices of it.
 
     `rows_per_device` replaces `config.data.batch_size` by as many rows on every device (and micro-batch).
@@ -123,15 +124,12 @@ def check(config: Any, topology: str, *, slices: int = 1, rows_per_device: int |
     Raises:
         UserError: an unknown topology, a mesh, batch or size that does not fit it, or a program that is not understood.
     """
-    config, usable = copy.deepcopy(config), usable_memory(chip_of(topology))
+    usable = usable_memory(chip_of(topology))
     mesh = make_mesh(config.mesh, describe_topology(topology, slices).devices)
     if rows_per_device is not None:
-        with config.unlocked():
-            ways = mesh.shape["replica"] * mesh.shape["fsdp"]
-            config.data.batch_size = rows_per_device * ways * config.train.accumulate
-    shapes = config.data.shapes
-    sequences = {name: shapes[name] for name in ("tokens", "teacher_tokens", "speak")}
-    check_batch(config.data.batch_size, config.train.accumulate, sequences, mesh)
+        rows = rows_per_device * mesh.shape["replica"] * mesh.shape["fsdp"] * config.train.accumulate
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=rows))
+    check_batch(config.data.batch_size, config.train.accumulate, sequences(config), mesh)
     with jax.set_mesh(mesh):
         step = abstract_step(config, mesh)
         costs = _known_before(config, topology, slices, mesh, step)
@@ -169,7 +167,7 @@ def check(config: Any, topology: str, *, slices: int = 1, rows_per_device: int |
         ) from error
 
 
-def _known_before(config: Any, topology: str, slices: int, mesh: Mesh, step: AbstractStep) -> Costs:
+def _known_before(config: RunConfig, topology: str, slices: int, mesh: Mesh, step: AbstractStep) -> Costs:
     return Costs(
         topology=topology,
         slices=slices,
@@ -191,13 +189,14 @@ def _bytes_per_device(tree: Any) -> float:
     )
 
 
-def _model_flops(config: Any, mesh: Mesh) -> float:
+def _model_flops(config: RunConfig, mesh: Mesh) -> float:
     """FLOPs of the same step with nothing computed twice, over all devices."""
-    plain = copy.deepcopy(config)
-    with plain.unlocked():
-        plain.model.remat, plain.model.attention = "none", "xla"
-        plain.objective.chunk, plain.train.accumulate = EVERYTHING_AT_ONCE, 1
-        plain.train.compiler_options = ()  # nothing is compiled
+    plain = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, remat="none", attention="xla"),
+        objective=dataclasses.replace(config.objective, chunk=EVERYTHING_AT_ONCE),
+        train=dataclasses.replace(config.train, accumulate=1, compiler_options=()),  # nothing is compiled
+    )
     step = abstract_step(plain, mesh)
     return traced_flops(step.function, *step.arguments)
 
@@ -208,7 +207,7 @@ def _shortage(text: str) -> str:
     return found[0] if found else text.splitlines()[0][:200]
 
 
-def advice(config: Any, costs: Costs) -> tuple[str, ...]:
+def advice(config: RunConfig, costs: Costs) -> tuple[str, ...]:
     """What to change, the most useful first, when a step does not fit."""
     found = []
     accumulate = config.train.accumulate

@@ -16,12 +16,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from ieat_jax.config.sections import RunConfig
 from ieat_jax.errors import UserError
 from ieat_jax.model.abstract import abstract_model
-from ieat_jax.model.config import ModelConfig
 from ieat_jax.model.lora import merge_lora
 from ieat_jax.model.names import map_named, named_leaves
-from ieat_jax.model.unified import build_model
+from ieat_jax.model.unified import UnifiedModel, build_model
+from ieat_jax.runs.folder import Run
 
 
 class InitError(UserError):
@@ -64,7 +65,7 @@ def _parts(names: Iterable[str]) -> str:
     return ", ".join(f"{part} ({count})" for part, count in counts.items())
 
 
-def initialise(config: Any, model_config: ModelConfig, mesh: Mesh | None, earlier: Any = None) -> tuple[Any, Handover]:
+def initialise(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None) -> tuple[UnifiedModel, Handover]:
     """The model with its first parameters, laid over the mesh in use, and the report of where they came from.
 
     `earlier`: the run at `config.init.checkpoint`, already loaded onto the same mesh.
@@ -73,14 +74,14 @@ def initialise(config: Any, model_config: ModelConfig, mesh: Mesh | None, earlie
         InitError: a parameter is missing and not declared in `config.init.allow_new`, or has another shape.
         UserError: weights that cannot be read.
     """
-    key = jax.random.key(config.seed)
+    key, model_config = jax.random.key(config.seed), config.model
     build = functools.partial(build_model, model_config)
     abstract = abstract_model(model_config, mesh)
     wanted = named_leaves(abstract)
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
     left_over: list[str] = []
-    for source, weights in _sources(config, model_config, earlier):
+    for source, weights in _sources(config, earlier):
         for name, value in weights:
             if name not in wanted:
                 left_over.append(name)
@@ -111,13 +112,14 @@ def initialise(config: Any, model_config: ModelConfig, mesh: Mesh | None, earlie
     return model, Handover(sources, copied, tuple(missing), tuple(left_over))
 
 
-def _sources(config: Any, model_config: ModelConfig, earlier: Any) -> Iterable[tuple[str, Any]]:
+def _sources(config: RunConfig, earlier: Run | None) -> Iterable[tuple[str, Any]]:
     """(name of the source, (parameter name, array) pairs), later ones winning: public weights over the checkpoint's."""
+    model_config = config.model
     if config.init.checkpoint and earlier is None:
         raise ValueError(f"config.init.checkpoint = {config.init.checkpoint!r} was not loaded")
     if earlier is not None:
         model = earlier.model
-        if earlier.model_config.lora.rank and not model_config.lora.rank:
+        if earlier.config.model.lora.rank and not model_config.lora.rank:
             model = jax.jit(merge_lora)(model)
         yield f"{earlier.path} step {earlier.step}", named_leaves(model).items()
     if config.init.whisper:
@@ -153,7 +155,7 @@ def _place(value: Any, wanted: jax.ShapeDtypeStruct) -> jax.Array:
     return jax.device_put(value, wanted.sharding)
 
 
-def _copy_write_to_speak(config: Any, wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, str]:
+def _copy_write_to_speak(config: RunConfig, wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, str]:
     """Start Speak's layers and norm as Write's where they are missing; the sources of the copies."""
     copied = {}
     if not config.init.speak_from_write:

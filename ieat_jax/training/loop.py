@@ -9,17 +9,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from ieat_jax.audio.logmel import FRAMES_PER_SECOND
-from ieat_jax.config.recipes import to_json
+from ieat_jax.config.recipes import as_plain
+from ieat_jax.config.sections import RunConfig
 from ieat_jax.data.batch import Batch
 from ieat_jax.data.pipeline import make_batches, prefetched
 from ieat_jax.data.sources.jsonl import fingerprint
 from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.partition import split
 from ieat_jax.model.sharding import make_mesh
-from ieat_jax.objectives.stages import make_objective
+from ieat_jax.objectives.stages import make_objective, stage_of
 from ieat_jax.runs.checkpoints import Checkpoints, list_steps, load_frozen, resume_point, save_frozen
 from ieat_jax.runs.claim import Claim
 from ieat_jax.runs.folder import (
@@ -52,12 +52,13 @@ class Result:
     preempted: bool
 
 
-def train(config: ConfigDict, workdir: str | Path) -> Result:
+def train(config: RunConfig, workdir: str | Path) -> Result:
     """Train to `config.train.steps`, from the newest intact checkpoint in `workdir` if there is one.
 
     Raises:
         UserError: anything in config, data, weights or workdir that cannot be used, and a loss that is not finite.
     """
+    stage_of(config)  # a mistake there is found before data or weights are read
     workdir = Path(workdir)
     mesh = make_mesh(config.mesh)
     check_batch(config.data.batch_size, config.train.accumulate, sequences(config), mesh)
@@ -80,12 +81,12 @@ def _train(
 ) -> Result:
     """`begun`: the metadata of the step that the run goes on from, if it does."""
     config, codec = parts.config, parts.codec
-    objective, factors = make_objective(config.stage, config.objective)
-    chat = ChatFormat.from_config(parts.tokenizer, config)
-    recipe = make_row_spec(config, parts.model_config.listen, chat, unit_end=None if codec is None else codec.end_id)
+    objective, factors = make_objective(config)
+    chat = ChatFormat.from_config(parts.tokenizer, config.chat)
+    spec = make_row_spec(config, config.model.listen, chat, unit_end=None if codec is None else codec.end_id)
     batches = make_batches(
         parts.sources,
-        recipe,
+        spec,
         parts.quarantine,
         batch_size=config.data.batch_size,
         steps=config.train.steps,
@@ -93,7 +94,7 @@ def _train(
         hosts=jax.process_count(),
     )
     metadata = {
-        "config": json.loads(to_json(config)),
+        "config": as_plain(config),
         "data": {source.name: fingerprint(source) for source in parts.sources},
         "codec": None if codec is None else codec.identity(),
     }
@@ -120,7 +121,7 @@ def _begin(
     config = parts.config
     if begun is not None:
         check_resume(begun, metadata, allow=config.checkpoint.allow_changes)
-    abstract = abstract_model(parts.model_config, mesh)
+    abstract = abstract_model(config.model, mesh)
     trainable, frozen = split(abstract, config.optimizer.rules)
     optimizer, schedule = make_optimizer(config.optimizer, config.train.steps, trainable)
     if begun is not None:
@@ -131,7 +132,7 @@ def _begin(
         state = TrainState(restored.items["trainable"], restored.items["optimizer"])
         say(f"resuming from step {restored.step} of {workdir}")
         return restored.step, abstract, state, frozen, (optimizer, schedule)
-    model, handover = initialise(config, parts.model_config, mesh, parts.earlier)
+    model, handover = initialise(config, mesh, parts.earlier)
     say(handover.summary())
     trainable, frozen = split(model, config.optimizer.rules)
     save_run_files(workdir, config, parts.tokenizer, parts.codec)

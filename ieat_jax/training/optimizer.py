@@ -6,7 +6,6 @@ neither gradient nor state.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -15,86 +14,26 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
-from ml_collections import ConfigDict
 
-from ieat_jax.config.recipes import from_section
-from ieat_jax.errors import UserError
-from ieat_jax.model.partition import EVERYTHING, Arrays, compile_rule
-
-SCHEDULES = ("constant", "cosine", "linear")
+from ieat_jax.config.sections import OptimizerConfig
+from ieat_jax.model.partition import Arrays
 
 
-class OptimizerError(UserError):
-    """Rules or settings of the optimiser that cannot be used; names the config field."""
+def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
+    """Return the learning rate of update 0, 1, ...: warm-up, then the schedule, which ends at `total_steps`.
 
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """`config.optimizer`."""
-
-    # (regex, learning rate multiplier or None = frozen); of those that fully match a parameter's name the first counts
-    rules: tuple[tuple[str, float | None], ...] = ((EVERYTHING, 1.0),)
-    learning_rate: float = 1e-4  # peak
-    schedule: str = "cosine"  # after the warm-up: 'constant', 'cosine' or 'linear' to final_fraction
-    warmup_steps: int = 0  # linear from 0 to the peak
-    final_fraction: float = 0.1  # of the peak, at the last step
-    b1: float = 0.9
-    b2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.0  # decoupled; times the learning rate
-    no_decay: str = r".*(norm\.scale|bias|embed|positions|mix)"  # full match: without weight decay
-    clip_norm: float = 1.0  # of the global gradient norm; 0 = no clipping
-    max_bad_steps: int = 5  # steps in a row with a non-finite gradient after which training stops
-
-    def __post_init__(self) -> None:
-        def require(condition: bool, field: str, problem: str) -> None:
-            if not condition:
-                raise OptimizerError(f"config.optimizer.{field}: {problem}, not {getattr(self, field)!r}")
-
-        require(self.schedule in SCHEDULES, "schedule", f"must be one of {', '.join(SCHEDULES)}")
-        for field in ("learning_rate", "eps"):
-            require(getattr(self, field) > 0, field, "must be above 0")
-        for field in ("warmup_steps", "weight_decay", "clip_norm"):
-            require(getattr(self, field) >= 0, field, "must not be negative")
-        for field in ("b1", "b2"):
-            require(0 <= getattr(self, field) < 1, field, "must be at least 0 and below 1")
-        require(0 <= self.final_fraction <= 1, "final_fraction", "must be between 0 and 1")
-        require(self.max_bad_steps >= 1, "max_bad_steps", "must be at least 1")
-        compile_rule(self.no_decay, "config.optimizer.no_decay")
-        for rule in self.rules:
-            good = isinstance(rule, tuple) and len(rule) == 2 and isinstance(rule[0], str)
-            if not good or not (rule[1] is None or (type(rule[1]) in (int, float) and rule[1] > 0)):
-                raise OptimizerError(
-                    f"config.optimizer.rules: {rule!r} is not (regex, multiplier above 0, or None = frozen)"
-                )
-            compile_rule(rule[0], "config.optimizer.rules")
-
-
-def optimizer_config(config: OptimizerConfig | ConfigDict) -> OptimizerConfig:
-    """`config.optimizer` as a dataclass; unknown fields and wrong types are errors."""
-    return config if isinstance(config, OptimizerConfig) else from_section(OptimizerConfig, config, "config.optimizer")
-
-
-def make_schedule(config: OptimizerConfig | ConfigDict, total_steps: int) -> optax.Schedule:
-    """Learning rate of update 0, 1, ...: warm-up, then the schedule, which ends at `total_steps`.
-
-    Raises:
-        OptimizerError: the warm-up is longer than the run.
+    A warm-up that would take the whole run takes half of it.
     """
-    config = optimizer_config(config)
-    if config.warmup_steps >= total_steps:
-        raise OptimizerError(
-            f"config.optimizer.warmup_steps: {config.warmup_steps} must be below the run's {total_steps} steps"
-        )
-    peak, rest = config.learning_rate, total_steps - config.warmup_steps
+    warmup = config.warmup_steps if config.warmup_steps < total_steps else total_steps // 2
+    peak, rest = config.learning_rate, total_steps - warmup
     after = {
         "constant": lambda: optax.constant_schedule(peak),
         "cosine": lambda: optax.cosine_decay_schedule(peak, rest, config.final_fraction),
         "linear": lambda: optax.linear_schedule(peak, peak * config.final_fraction, rest),
     }[config.schedule]()
     # The first update of a warm-up has a learning rate above 0: (step + 1) / warmup_steps.
-    warm = optax.linear_schedule(peak / max(config.warmup_steps, 1), peak, max(config.warmup_steps - 1, 1))
-    return optax.join_schedules([warm, after], [config.warmup_steps]) if config.warmup_steps else after
+    warm = optax.linear_schedule(peak / max(warmup, 1), peak, max(warmup - 1, 1))
+    return optax.join_schedules([warm, after], [warmup]) if warmup else after
 
 
 class OptimizerState(NamedTuple):
@@ -106,14 +45,13 @@ class OptimizerState(NamedTuple):
 
 
 def make_optimizer(
-    config: OptimizerConfig | ConfigDict, total_steps: int, trainable: Iterable[str]
+    config: OptimizerConfig, total_steps: int, trainable: Iterable[str]
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """AdamW with clipping, and its schedule. `trainable` are names; parameters are dictionaries with these keys.
 
     Its state is an `OptimizerState`. Make it with `init_state` and step with `apply_gradients`, which skips non-finite
     gradients.
     """
-    config = optimizer_config(config)
     names = list(trainable)
     schedule = make_schedule(config, total_steps)
     # The rules were checked by `split` against all parameters; here a rule may well match none of the trainable.
@@ -159,9 +97,9 @@ def apply_gradients(
     return chosen, state, info
 
 
-def too_many_bad_steps(state: OptimizerState, config: OptimizerConfig | ConfigDict) -> bool:
+def too_many_bad_steps(state: OptimizerState, config: OptimizerConfig) -> bool:
     """Whether training should stop: `max_bad_steps` steps in a row had a non-finite gradient. Waits for the device."""
-    return int(state.bad_in_a_row) >= optimizer_config(config).max_bad_steps
+    return int(state.bad_in_a_row) >= config.max_bad_steps
 
 
 def updates_done(state: OptimizerState) -> jax.Array:

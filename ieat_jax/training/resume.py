@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
+from ieat_jax.config.recipes import differences, normal, to_section, typed
 from ieat_jax.errors import UserError
 
 # Fields that may differ between the attempts of one run: they change how long it runs and what it writes, not a step.
@@ -22,12 +25,19 @@ class TrainError(UserError):
     """A run that cannot begin, go on, or resume."""
 
 
-def check_resume(stored: dict[str, Any], now: dict[str, Any], *, allow: bool) -> None:
-    """Raise a TrainError when config or data are not those that a run began with, unless that is allowed."""
+def check_resume(stored: Mapping[str, Any], now: Mapping[str, Any], *, allow: bool) -> None:
+    """Compare configuration and data, as a checkpoint's metadata hold them, with those that a run began with.
+
+    A field that did not exist then had its default.
+
+    Raises:
+        TrainError: they differ, and that is not allowed.
+    """
+    then, today = to_section(typed(normal(stored["config"]))), normal(now["config"])
     differing = [
-        f"config.{name}: {old!r} then, {new!r} now"
-        for name, old, new in _differences(stored["config"], now["config"])
-        if not any(name == free or name.startswith(free + ".") for free in FREE_FIELDS)
+        line
+        for line in differences(then, today)
+        if not any(re.match(rf"config\.{re.escape(free)}[.:]", line) for free in FREE_FIELDS)
     ]
     if stored["data"] != now["data"]:
         changed = [name for name in stored["data"] | now["data"] if stored["data"].get(name) != now["data"].get(name)]
@@ -37,12 +47,3 @@ def check_resume(stored: dict[str, Any], now: dict[str, Any], *, allow: bool) ->
             f"this run began with another configuration ({'; '.join(differing[:8])}); use a new workdir, or set "
             "config.checkpoint.allow_changes=True to go on all the same"
         )
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for name in old | new:
-            found += _differences(old.get(name), new.get(name), f"{prefix}.{name}" if prefix else name)
-        return found
-    return [] if old == new else [(prefix, old, new)]

@@ -1,4 +1,4 @@
-"""The data recipe of a run: what its stage, model and objective ask of the examples."""
+"""The rows of a run: what its stage, model and objective ask of the examples."""
 
 from __future__ import annotations
 
@@ -6,48 +6,48 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ieat_jax.audio.codec import check_identity
 from ieat_jax.audio.files import AudioError
-from ieat_jax.config.recipes import from_section
+from ieat_jax.config.sections import RunConfig, Shapes
 from ieat_jax.data.batch import Batch, padding_like, stack
-from ieat_jax.data.injection import InjectionConfig
-from ieat_jax.data.layout import LayoutError, LayoutOptions, Shapes
+from ieat_jax.data.layout import LayoutError, LayoutOptions
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import read_records
 from ieat_jax.data.rows import RowMaker, RowSpec
 from ieat_jax.model.config import ListenConfig
 from ieat_jax.model.listen import adapter_length
+from ieat_jax.objectives.stages import stage_of
+from ieat_jax.runs.folder import Run
 from ieat_jax.text.chat import ChatFormat
 
 
-def layout_options(config: Any, *, unit_end: int | None) -> LayoutOptions:
-    """What a run's stage and objective want in its rows."""
-    stage, objective = config.stage, config.objective
+def layout_options(config: RunConfig, *, unit_end: int | None) -> LayoutOptions:
+    """Return what a run's stage and objective want in its rows."""
+    stage, objective = stage_of(config), config.objective
     return LayoutOptions(
-        teacher=stage == "align" and (objective.kl > 0 or objective.eot > 0),
+        teacher=stage.taught and (objective.kl > 0 or objective.eot > 0),
         speech=unit_end is not None,
-        internalise=stage == "joint" and (objective.internalise > 0 or objective.internalise_units > 0),
-        internalise_units=stage == "joint" and objective.internalise_units > 0,
+        internalise=stage.twins and (objective.internalise > 0 or objective.internalise_units > 0),
+        internalise_units=stage.twins and objective.internalise_units > 0,
         unit_end=unit_end or 0,
     )
 
 
-def row_shapes(config: Any, options: LayoutOptions) -> Shapes:
+def row_shapes(config: RunConfig, options: LayoutOptions) -> Shapes:
     """`config.data.shapes`, with 0 for the parts of a row that the run does not have."""
-    shapes = from_section(Shapes, config.data.shapes, "config.data.shapes")
+    shapes = config.data.shapes
     return dataclasses.replace(
         shapes,
         teacher_tokens=shapes.teacher_tokens if options.teacher else 0,
         speak=shapes.speak if options.speech else 0,
         groups=shapes.groups if options.speech else 0,
-        clips=0 if config.stage == "write" else shapes.clips,
+        clips=shapes.clips if stage_of(config).hears else 0,
     )
 
 
-def make_row_spec(config: Any, listen: ListenConfig, chat: ChatFormat, *, unit_end: int | None) -> RowSpec:
-    """The recipe of a run's configuration; `unit_end` = the codec's end id, None = the run does not speak."""
+def make_row_spec(config: RunConfig, listen: ListenConfig, chat: ChatFormat, *, unit_end: int | None) -> RowSpec:
+    """Return how the rows of a run are made; `unit_end` = the codec's end id, None = the run does not speak."""
     options = layout_options(config, unit_end=unit_end)
     return RowSpec(
         chat=chat,
@@ -56,8 +56,8 @@ def make_row_spec(config: Any, listen: ListenConfig, chat: ChatFormat, *, unit_e
         clip_positions=functools.partial(_positions, listen),
         shapes=row_shapes(config, options),
         options=options,
-        injection=from_section(InjectionConfig, config.data.injection, "config.data.injection"),
-        user="text" if config.stage == "write" else "audio",
+        injection=config.data.injection,
+        user="audio" if stage_of(config).hears else "text",
         pack=config.data.pack,
         privileged=config.data.privileged,
         seed=config.seed,
@@ -69,14 +69,14 @@ def _positions(listen: ListenConfig, frames: int) -> int:
     return int(adapter_length(listen.adapter, frames))
 
 
-def evaluation_batches(run: Any, records: Path, audio_root: Path | None, *, batch_size: int) -> Iterator[Batch]:
+def evaluation_batches(run: Run, records: Path, audio_root: Path | None, *, batch_size: int) -> Iterator[Batch]:
     """All records in order, with full thinking and with units; the last batch is filled up with empty rows.
 
-    `run` as `training.run.load_run` returns it. Records that cannot be read or laid out are left out.
+    Records that cannot be read or laid out are left out.
     """
-    chat = ChatFormat.from_config(run.tokenizer, run.config)
+    chat = ChatFormat.from_config(run.tokenizer, run.config.chat)
     unit_end = None if run.codec is None else run.codec.end_id
-    spec = make_row_spec(run.config, run.model_config.listen, chat, unit_end=unit_end)
+    spec = make_row_spec(run.config, run.config.model.listen, chat, unit_end=unit_end)
     spec = dataclasses.replace(
         spec,
         user="audio",

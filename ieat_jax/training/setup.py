@@ -6,15 +6,14 @@ import dataclasses
 from pathlib import Path
 
 import jax
-from ml_collections import ConfigDict
 
 from ieat_jax.audio.codec import UnitCodec
 from ieat_jax.codecs.load import load_codec
-from ieat_jax.config.recipes import model_config
+from ieat_jax.config.sections import RunConfig
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.sources.jsonl import Source, open_sources
 from ieat_jax.model.config import ModelConfig
-from ieat_jax.objectives.stages import make_objective
+from ieat_jax.objectives.stages import stage_of
 from ieat_jax.runs.folder import CONFIG, QUARANTINE, Run, check_run_files, load_run, load_run_codec
 from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
 from ieat_jax.training.resume import TrainError
@@ -24,8 +23,7 @@ from ieat_jax.training.resume import TrainError
 class Ingredients:
     """What a run is made of besides its parameters."""
 
-    config: ConfigDict
-    model_config: ModelConfig
+    config: RunConfig
     earlier: Run | None
     tokenizer: TextTokenizer
     codec: UnitCodec | None
@@ -33,13 +31,13 @@ class Ingredients:
     quarantine: Quarantine
 
 
-def sequences(config: ConfigDict) -> dict[str, int]:
+def sequences(config: RunConfig) -> dict[str, int]:
     """Sizes that are divided over the mesh axis `context`, by their field of `config.data.shapes`."""
     shapes = config.data.shapes
-    return {name: shapes[name] for name in ("tokens", "teacher_tokens", "speak")}
+    return {name: getattr(shapes, name) for name in ("tokens", "teacher_tokens", "speak")}
 
 
-def gather(config: ConfigDict, workdir: Path, mesh: jax.sharding.Mesh, *, resuming: bool) -> Ingredients:
+def gather(config: RunConfig, workdir: Path, mesh: jax.sharding.Mesh, *, resuming: bool) -> Ingredients:
     """Tokenizer, codec and data of a run; checks that they fit each other before anything is computed.
 
     `resuming`: the run goes on from a checkpoint, with the tokenizer and codec that it began with.
@@ -47,8 +45,7 @@ def gather(config: ConfigDict, workdir: Path, mesh: jax.sharding.Mesh, *, resumi
     Raises:
         UserError: anything in them that cannot be used, or that does not fit the rest; names the field.
     """
-    sizes = model_config(config)
-    make_objective(config.stage, config.objective)  # a mistake there is found before weights are read
+    sizes = config.model
     if resuming:
         check_run_files(workdir, but=(CONFIG,))  # which is written anew
     earlier = None
@@ -69,10 +66,10 @@ def gather(config: ConfigDict, workdir: Path, mesh: jax.sharding.Mesh, *, resumi
             f"{', '.join(s.name for s in sources)}: no turn has speech units; extract them with "
             "`python -m ieat_jax.prepare units`, or set config.model.speak.enabled=False"
         )
-    return Ingredients(config, sizes, earlier, tokenizer, codec, sources, quarantine)
+    return Ingredients(config, earlier, tokenizer, codec, sources, quarantine)
 
 
-def _tokenizer(config: ConfigDict, earlier: Run | None, resumed: Path | None) -> TextTokenizer:
+def _tokenizer(config: RunConfig, earlier: Run | None, resumed: Path | None) -> TextTokenizer:
     rename = dict(config.tokenizer.rename)
     if resumed is not None:
         return load_tokenizer(resumed / "tokenizer")
@@ -87,9 +84,9 @@ def _tokenizer(config: ConfigDict, earlier: Run | None, resumed: Path | None) ->
     raise TrainError("config.tokenizer.path is empty, and neither config.init.llm nor config.init.checkpoint has one")
 
 
-def _codec(config: ConfigDict, sizes: ModelConfig, earlier: Run | None, resumed: Path | None) -> UnitCodec | None:
+def _codec(config: RunConfig, sizes: ModelConfig, earlier: Run | None, resumed: Path | None) -> UnitCodec | None:
     """The codec of a run that speaks."""
-    if config.stage != "joint" or not sizes.speak.enabled:
+    if not stage_of(config).speaks or not sizes.speak.enabled:
         return None
     if resumed is not None:
         codec = load_run_codec(resumed / "codec")

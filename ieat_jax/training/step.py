@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ieat_jax.config.recipes import ConfigError
 from ieat_jax.data.batch import Batch
+from ieat_jax.errors import ConfigError
 from ieat_jax.model.partition import Arrays, join
 from ieat_jax.model.sharding import array_spec, out_sharding
 from ieat_jax.objectives.losses import Parts, total
@@ -35,12 +35,9 @@ def compiler_options(lines: Sequence[str], mesh: jax.sharding.Mesh) -> dict[str,
     """`config.train.compiler_options`, lines of name=value, as `jax.jit` takes them.
 
     Raises:
-        ConfigError: a line of another form, or an option that the compiler for the mesh's devices does not know.
+        ConfigError: an option that the compiler for the mesh's devices does not know.
     """
     options = dict(line.partition("=")[::2] for line in lines)
-    for line in lines:
-        if not all(part.strip() for part in line.partition("=")):
-            raise ConfigError(f"config.train.compiler_options: {line!r} is not of the form name=value")
     probe = jax.jit(lambda: jnp.float32(0), out_shardings=jax.NamedSharding(mesh, jax.P()), compiler_options=options)
     try:
         if options:

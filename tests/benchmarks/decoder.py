@@ -71,7 +71,7 @@ def make_ours(sizes):
     import numpy as np
 
     from ieat_jax.config.defaults import get_defaults
-    from ieat_jax.config.recipes import to_section
+    from ieat_jax.config.recipes import to_section, typed
     from ieat_jax.data.batch import RESPONSE, stack
     from ieat_jax.data.layout import empty_row
     from ieat_jax.model.config import LLMConfig, ModelConfig, SpeakConfig
@@ -113,7 +113,8 @@ def make_ours(sizes):
         )
         for ids in token_ids(sizes)
     ]
-    objective, factors = make_objective("write", config.objective)
+    config = typed(config)
+    objective, factors = make_objective(config)
     jax.set_mesh(make_mesh(config.mesh))
     built = jax.jit(lambda key: build_model(model, key))(jax.random.key(0))
     trainable, frozen = split(built, config.optimizer.rules)

@@ -57,9 +57,10 @@ def main() -> int:
 
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    from ieat_jax.config.recipes import typed
     from ieat_jax.training.compile import check, format_costs
 
-    costs = check(text_only(), arguments.topology, rows_per_device=arguments.rows)
+    costs = check(typed(text_only()), arguments.topology, rows_per_device=arguments.rows)
     print(format_costs(costs))
     traffic: dict[str, float] = {}
     for one in costs.collectives:

@@ -9,11 +9,11 @@ from ieat_jax.config.recipes import (
     from_json,
     from_section,
     load_config,
-    model_config,
     to_json,
     to_section,
+    typed,
 )
-from ieat_jax.model.config import LLMConfig, ModelConfig, ModelConfigError
+from ieat_jax.model.config import LLMConfig, ModelConfig
 
 RECIPE = '''
 """A recipe."""
@@ -117,35 +117,35 @@ def test_differences_name_field_and_both_values(recipe):
     assert differences(config, from_json(to_json(config))) == []
     other = load_config(recipe, ["--config.train.steps=7"]).unlock()
     del other.seed
-    assert differences(config, other) == ["config.seed: 0 before, absent now", "config.train.steps: 100 before, 7 now"]
+    assert differences(config, other) == ["config.seed: 0 then, absent now", "config.train.steps: 100 then, 7 now"]
 
 
 def test_model_section_to_dataclasses_and_back():
     config = ModelConfig(llm=LLMConfig(rope_scaling=(8.0, 1.0, 4.0, 8192.0), num_layers=5), dtype="bfloat16")
     run = ConfigDict({"model": to_section(config)})
-    assert model_config(run) == config
-    assert model_config(from_json(to_json(run))) == config
-    assert hash(model_config(run)) == hash(config)
+    assert typed(run).model == config
+    assert typed(from_json(to_json(run))).model == config
+    assert hash(typed(run).model) == hash(config)
     partial = ConfigDict({"model": {"llm": {"rope_theta": 10}}})
-    assert model_config(partial) == dataclasses.replace(ModelConfig(), llm=LLMConfig(rope_theta=10.0))
+    assert typed(partial).model == dataclasses.replace(ModelConfig(), llm=LLMConfig(rope_theta=10.0))
 
 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
         ({"llm": {"num_layer": 3}}, r"no field config.model.llm.num_layer; did you mean config.model.llm.num_layers\?"),
-        ({"llm": {"width": 2.5}}, r"config.model.llm.width must be int, not 2.5 \(float\)"),
-        ({"llm": {"width": True}}, "config.model.llm.width must be int, not True"),
-        ({"llm": {"rope_scaling": 3}}, r"config.model.llm.rope_scaling must be tuple.* \| None, not 3"),
-        ({"listen": 3}, "config.model.listen must be a section"),
-        ({"dtype": None}, "config.model.dtype must be str, not None"),
+        ({"llm": {"width": 2.5}}, r"config.model.llm.width: must be int, not 2.5 \(float\)"),
+        ({"llm": {"width": True}}, "config.model.llm.width: must be int, not True"),
+        ({"llm": {"rope_scaling": 3}}, r"config.model.llm.rope_scaling: must be tuple.* \| None, not 3"),
+        ({"listen": 3}, "config.model.listen: must be a section"),
+        ({"dtype": None}, "config.model.dtype: must be str, not None"),
     ],
 )
 def test_wrong_model_fields_are_named(model, message):
     with pytest.raises(ConfigError, match=message):
-        model_config(ConfigDict({"model": model}))
-    with pytest.raises(ModelConfigError, match=r"config.model.dtype"):
-        model_config(ConfigDict({"model": {"dtype": "float16"}}))
+        typed(ConfigDict({"model": model}))
+    with pytest.raises(ConfigError, match=r"config.model.dtype"):
+        typed(ConfigDict({"model": {"dtype": "float16"}}))
 
 
 def test_sections_of_any_dataclass():
@@ -156,5 +156,5 @@ def test_sections_of_any_dataclass():
 
     globals()["Options"] = Options
     assert from_section(Options, {"name": "x"}, "config.options") == Options(name="x")
-    with pytest.raises(ConfigError, match=r"config.options.name must be str \| None, not 3"):
+    with pytest.raises(ConfigError, match=r"config.options.name: must be str \| None, not 3"):
         from_section(Options, {"name": 3}, "config.options")

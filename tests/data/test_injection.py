@@ -5,7 +5,6 @@ import pytest
 
 from ieat_jax.data.injection import (
     InjectionConfig,
-    InjectionError,
     choose_mode,
     explicit_probability,
     parse_thinking,
@@ -16,7 +15,7 @@ from ieat_jax.data.injection import (
 from ieat_jax.data.labels import EMOTIONS, INTENSITIES, STYLES
 from ieat_jax.data.pools import POOLS, SEGMENTS
 from ieat_jax.data.records import parse_record
-from ieat_jax.errors import UserError
+from ieat_jax.errors import ConfigError
 
 TEXT = {"en": "I lost my keys. Can you help?", "zh": "我丢了钥匙。怎么办？"}
 CAUSE = {"en": "lost my keys", "zh": "丢了钥匙"}
@@ -314,6 +313,5 @@ def test_fixed_partial_mode_removes_at_least_one():
      {"jitter": -1.0}, {"jitter": float("nan")}, {"segments": ()}, {"segments": ("state", "mood")}],
 )  # fmt: skip
 def test_impossible_schedules(wrong):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(ConfigError, match=rf"config\.data\.injection\.{next(iter(wrong))}: must be "):
         InjectionConfig(**wrong)
-    assert isinstance(caught.value, InjectionError)

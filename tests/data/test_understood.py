@@ -2,10 +2,10 @@
 
 import json
 
-import ml_collections
 import pytest
 
 from ieat_jax import prepare
+from ieat_jax.config.sections import SourceConfig
 from ieat_jax.data.labels import canonical_emotion, canonical_intensity, canonical_language, canonical_source
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import parse_record
@@ -149,7 +149,7 @@ def test_check_and_training_report_and_refuse(turn, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "nobody understands: 'xyz' x 1" in said
     assert "all good" not in said
-    settings = ml_collections.ConfigDict({"mine": {"records": str(path), "audio_root": "", "weight": 1.0}})
+    settings = {"mine": SourceConfig(str(path))}
     with pytest.raises(LabelError, match=r"'xyz' x 1, more than the accepted share of 0\.02"):
         open_sources(settings, Quarantine(0.02))
     assert prepare.main(["check", "--records", str(path), "--max-bad-share", "1"]) == 0

@@ -13,7 +13,7 @@ from helpers import tiny_run
 from helpers.commands import ROOT, lines_of, parse
 
 from ieat_jax.audio.files import write_wav
-from ieat_jax.config.recipes import load_config, model_config
+from ieat_jax.config.recipes import load_config, typed
 from ieat_jax.data.injection import thinking
 from ieat_jax.data.records import parse_record
 from ieat_jax.model.names import named_leaves
@@ -142,8 +142,8 @@ def test_the_record_thinks_as_the_readme_says():
 @pytest.mark.parametrize("stage", ["align", "joint"])
 def test_the_recipe_is_whole(stage, recipes):
     config = load_config(f"{recipes['configs/mine.py']}:{stage}")
-    make_objective(config.stage, config.objective)
-    abstract = jax.eval_shape(functools.partial(build_model, model_config(config)), jax.random.key(0))
+    make_objective(typed(config))
+    abstract = jax.eval_shape(functools.partial(build_model, typed(config).model), jax.random.key(0))
     trainable, frozen = split(abstract, config.optimizer.rules)
     assert {name.split(".")[0] for name in frozen} == {"listen", "think"} | ({"write"} if stage == "align" else set())
     loaded = r"(think|write)\.(?!.*lora_).*|listen\.encoder\..*"

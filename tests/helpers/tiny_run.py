@@ -12,7 +12,7 @@ import numpy as np
 from ieat_jax.codecs.mel import CONTEXT, MelCodec
 from ieat_jax.codecs.source_filter import FEATURES
 from ieat_jax.config.defaults import get_defaults
-from ieat_jax.config.recipes import to_section
+from ieat_jax.config.recipes import to_section, typed
 from ieat_jax.inference.generator import Generator, Limits
 from ieat_jax.inference.prompt import UserTurn
 from ieat_jax.model.config import AdapterConfig, EncoderConfig, ListenConfig, LLMConfig, ModelConfig, SpeakConfig
@@ -85,17 +85,18 @@ def model():
     return random_model(CONFIG)
 
 
-def make_run(*, speaks=True, thinks=True, **changes):
+def make_run(*, sizes=CONFIG, speaks=True, thinks=True, **changes):
     made = copy.copy(model())
     if not speaks:
         made.speak = None
     config = get_defaults()
     config.stage = "joint"
+    config.model = to_section(sizes)
     config.chat.thinks = thinks
     config.chat.system_text, config.chat.speech_system_text = "You are kind.", "You are a user."
     config.data.shapes.targets = config.data.shapes.tokens = config.data.shapes.speak = 320
     fields = {
-        "path": Path("run"), "step": 5, "stage": "joint", "config": config, "model_config": CONFIG, "model": made,
+        "path": Path("run"), "step": 5, "stage": "joint", "config": typed(config), "model": made,
         "tokenizer": tokenizer(), "codec": StubCodec() if speaks else None, "mesh": None, "metadata": {},
     }  # fmt: skip
     return Run(**(fields | changes))
@@ -111,7 +112,6 @@ def mel_codec(codes=20, seed=0):
 def save_run(folder, **options):
     """The folder of a run as training leaves it, with a codec of its own; `options` as of `make_run`."""
     run = make_run(**options)
-    run.config.model = to_section(run.model_config)
     codec = mel_codec() if run.codec else None
     save_run_files(folder, run.config, run.tokenizer, codec)
     with Checkpoints(folder / "checkpoints") as checkpoints:

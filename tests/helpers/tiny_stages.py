@@ -10,7 +10,7 @@ import soundfile
 import ieat_jax.training.loop as loop
 from ieat_jax.codecs.mel import train_mel_codec
 from ieat_jax.config.defaults import get_defaults, source
-from ieat_jax.config.recipes import normal, to_section
+from ieat_jax.config.recipes import normal, to_section, typed
 from ieat_jax.model.config import (
     AdapterConfig,
     EncoderConfig,
@@ -120,3 +120,8 @@ def recipe(folder, stage, **fields):
         with section.ignore_type():
             section[last] = value
     return normal(config)
+
+
+def start(config, workdir):
+    """Train, through the door that recipes take."""
+    return loop.train(typed(config), workdir)

@@ -28,7 +28,7 @@ TOKENS = np.random.default_rng(0).integers(0, 300, (2, 20)).astype(np.int32)
 
 @pytest.fixture(scope="module")
 def run():
-    return tiny_run.make_run(model_config=ADAPTED, model=tiny_run.random_model(ADAPTED))
+    return tiny_run.make_run(sizes=ADAPTED, model=tiny_run.random_model(ADAPTED))
 
 
 def logits(model):

@@ -10,17 +10,20 @@ from ieat_jax.model.config import AdapterConfig, EncoderConfig, ListenConfig, LL
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: ModelConfig(dtype="float16"), "config.model.dtype: 'float16' is not one of float32, bfloat16"),
+        (lambda: ModelConfig(dtype="float16"), "config.model.dtype: must be one of float32, bfloat16, not 'float16'"),
         (
             lambda: ModelConfig(remat="some"),
-            "config.model.remat: 'some' is not one of none, dots, attention, full, offload",
+            "config.model.remat: must be one of none, dots, attention, full, offload, not 'some'",
         ),
-        (lambda: AdapterConfig(kind="gaot"), "config.model.listen.adapter.kind: 'gaot'"),
+        (
+            lambda: AdapterConfig(kind="gaot"),
+            "listen.adapter.kind: must be one of goat, mlp, linear, not 'gaot'",
+        ),
         (lambda: LLMConfig(num_heads=4, num_kv_heads=3), "config.model.llm.num_kv_heads: 3 does not divide"),
         (lambda: LLMConfig(head_dim=7), "config.model.llm.head_dim: must be even"),
         (lambda: LLMConfig(num_layers=0), "config.model.llm.num_layers: must be at least 1"),
         (lambda: EncoderConfig(width=10, num_heads=4), "config.model.listen.encoder.num_heads: 4 does not divide"),
-        (lambda: ListenConfig(clip_seconds=31.0), "config.model.listen.clip_seconds: must be above 0 and at most 30"),
+        (lambda: ListenConfig(clip_seconds=31.0), "config.model.listen.clip_seconds: must be at most 30"),
         (lambda: ModelConfig(speak=SpeakConfig(freeze_layer=5)), "config.model.speak.freeze_layer: 5 leaves no layer"),
     ],
 )

@@ -21,6 +21,7 @@ from helpers.tiny_stage_rows import (
     tiny_model,
 )
 
+from ieat_jax.config.sections import RunConfig
 from ieat_jax.data.batch import SEQUENCE_FIELDS, Batch, padding_like, stack
 from ieat_jax.data.layout import LayoutOptions, lay_out
 from ieat_jax.errors import UserError
@@ -28,7 +29,7 @@ from ieat_jax.model.names import named_leaves
 from ieat_jax.model.sharding import MESH_AXES, make_mesh
 from ieat_jax.model.unified import build_model
 from ieat_jax.objectives.losses import class_loss, total
-from ieat_jax.objectives.stages import FACTORS, align_parts, make_objective
+from ieat_jax.objectives.stages import STAGES, align_parts, make_objective
 from ieat_jax.training.placement import put_batch
 
 WRITE = LayoutOptions()
@@ -45,9 +46,8 @@ def batch_of(stage, rows=8):
 
 
 @functools.cache
-def jitted(stage, frozen_settings):
-    settings = types.SimpleNamespace(**dict(frozen_settings))
-    objective, factors = make_objective(stage, _Settings(settings))
+def jitted(stage, settings):
+    objective, factors = objective_of(stage, settings)
 
     def value(model, batch):
         parts = objective(model, batch)
@@ -56,30 +56,17 @@ def jitted(stage, frozen_settings):
     return jax.jit(jax.value_and_grad(value, has_aux=True))
 
 
-class _Settings:
-    """Attribute and item access, hashable by content through `freeze`."""
-
-    def __init__(self, values):
-        self.__dict__.update(vars(values))
-        self.segment_weights = dict(self.segment_weights)
-
-    def __getitem__(self, name):
-        return getattr(self, name)
-
-
-def freeze(settings, **changes):
-    values = {name: settings[name] for name in settings} | changes
-    values["segment_weights"] = tuple(dict(values["segment_weights"]).items())
-    return tuple(sorted(values.items()))
+def objective_of(stage, settings):
+    return make_objective(RunConfig(stage=stage, objective=settings))
 
 
 @pytest.mark.parametrize("stage", ["write", "align", "joint"])
 def test_padding_changes_nothing_and_rows_add_up(stage, settings):
-    run, model, batch = jitted(stage, freeze(settings)), tiny_model(), batch_of(stage)
+    run, model, batch = jitted(stage, settings), tiny_model(), batch_of(stage)
     (value, parts), grads = run(model, batch)
     assert np.isfinite(value)
-    assert set(FACTORS[stage]) <= set(parts)
-    for name in FACTORS[stage]:
+    assert set(STAGES[stage].losses) <= set(parts)
+    for name in STAGES[stage].losses:
         assert float(parts[name][1]) > 0, name
     rows = [jax.tree.map(lambda x, row=row: x[row].copy(), batch) for row in range(8)]
     empty = padding_like(rows[0])
@@ -102,8 +89,8 @@ def test_padding_changes_nothing_and_rows_add_up(stage, settings):
 @pytest.mark.parametrize("stage", ["align", "joint"])
 def test_chunks_change_memory_not_numbers(stage, settings):
     model, batch = tiny_model(), batch_of(stage)
-    (value, parts), grads = jitted(stage, freeze(settings))(model, batch)
-    (other, others), other_grads = jitted(stage, freeze(settings, chunk=1000))(model, batch)
+    (value, parts), grads = jitted(stage, settings)(model, batch)
+    (other, others), other_grads = jitted(stage, dataclasses.replace(settings, chunk=1000))(model, batch)
     assert float(value) == pytest.approx(float(other), rel=1e-6)
     for name in parts:
         np.testing.assert_allclose(parts[name], others[name], rtol=1e-5, atol=1e-5)
@@ -138,7 +125,7 @@ def test_distillation_is_zero_when_the_student_reads_what_the_teacher_reads(sett
 
 def test_the_teacher_gets_no_gradient_and_has_no_lora(settings):
     batch = batch_of("align")
-    run = jitted("align", freeze(settings, ce=0.0, attribute=0.0, eot=0.0))
+    run = jitted("align", dataclasses.replace(settings, ce=0.0, attribute=0.0, eot=0.0))
     (_, parts), grads = run(tiny_model(lora=True), batch)
     leaves = named_leaves(grads)
     assert float(jnp.abs(leaves["think.layers.attention.q.lora_b"]).max()) > 0
@@ -150,51 +137,49 @@ def test_internalisation_moves_the_answer_without_thinking_towards_the_one_with(
     only = dict(ce=0.0, units=0.0, consistency=0.0, attribute=0.0)
     for on in ("internalise", "internalise_units"):
         off = "internalise_units" if on == "internalise" else "internalise"
-        run = jitted("joint", freeze(settings, **only, **{on: 1.0, off: 0.0}))
+        run = jitted("joint", dataclasses.replace(settings, **only, **{on: 1.0, off: 0.0}))
         (before, _), grads = run(model, batch)
         after, _ = run(jax.tree.map(lambda p, g: p - 0.05 * g, model, grads), batch)[0]
         assert float(after) < float(before)
 
 
-@pytest.mark.parametrize("name", FACTORS["joint"])
+@pytest.mark.parametrize("name", STAGES["joint"].losses)
 def test_every_loss_can_be_switched_off(name, settings):
     batch, model = batch_of("joint"), tiny_model()
-    (value, parts), _ = jitted("joint", freeze(settings))(model, batch)
-    changed = _Settings(types.SimpleNamespace(**dict(freeze(settings, **{name: 0.0}))))
-    _, factors = make_objective("joint", changed)
-    expected = float(value) - float(settings[name]) * float(parts[name][0] / parts[name][1])
+    (value, parts), _ = jitted("joint", settings)(model, batch)
+    changed = dataclasses.replace(settings, **{name: 0.0})
+    _, factors = objective_of("joint", changed)
+    expected = float(value) - getattr(settings, name) * float(parts[name][0] / parts[name][1])
     assert factors[name] == 0
     assert float(total(parts, factors)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_without_a_loss_on_text_only_listening_is_computed(settings):
     batch, model = batch_of("align"), tiny_model()
-    changed = _Settings(types.SimpleNamespace(**dict(freeze(settings, ce=0.0, kl=0.0, eot=0.0))))
+    changed = dataclasses.replace(settings, ce=0.0, kl=0.0, eot=0.0)
     alone = jax.jit(lambda model, batch: align_parts(model, batch, changed))(model, batch)
-    (_, parts), _ = jitted("align", freeze(settings))(model, batch)
+    (_, parts), _ = jitted("align", settings)(model, batch)
     assert alone.keys() == {"attribute"}
     assert float(alone["attribute"][0]) == pytest.approx(float(parts["attribute"][0]), rel=1e-5)
 
 
 def test_segments_have_their_own_weights(settings):
     batch, model = batch_of("write"), tiny_model()
-    (_, parts), _ = jitted("write", freeze(settings))(model, batch)
-    zero = dict(settings.segment_weights) | {"state": 0.0}
-    (_, without), _ = jitted("write", freeze(settings, segment_weights=zero))(model, batch)
+    (_, parts), _ = jitted("write", settings)(model, batch)
+    zero = dataclasses.replace(settings.segment_weights, state=0.0)
+    (_, without), _ = jitted("write", dataclasses.replace(settings, segment_weights=zero))(model, batch)
     state = parts["ce_state"]
     assert float(parts["ce"][0] - without["ce"][0]) == pytest.approx(2 * float(state[0]), rel=1e-4)
     assert float(parts["ce"][1] - without["ce"][1]) == pytest.approx(2 * float(state[1]))
 
 
 def test_mistakes_in_the_objective_are_errors_for_people(settings):
-    with pytest.raises(UserError, match=r"config\.stage: 'pretrain' is not one of write, align, joint"):
-        make_objective("pretrain", settings)
-    settings.ce = -1.0
-    with pytest.raises(UserError, match=r"config\.objective\.ce = -1\.0"):
-        make_objective("write", settings)
-    settings.ce = 0.0
+    with pytest.raises(UserError, match=r"config\.stage: must be one of write, align, joint, not 'pretrain'"):
+        objective_of("pretrain", settings)
+    with pytest.raises(UserError, match=r"config\.objective\.ce: must be at least 0, not -1\.0"):
+        dataclasses.replace(settings, ce=-1.0)
     with pytest.raises(UserError, match="every loss is switched off"):
-        make_objective("write", settings)
+        objective_of("write", dataclasses.replace(settings, ce=0.0))
 
 
 def mesh_of(*sizes):
@@ -202,10 +187,9 @@ def mesh_of(*sizes):
 
 
 @functools.cache
-def on_mesh(stage, frozen_settings, sizes):
+def on_mesh(stage, settings, sizes):
     config = tiny_config(lora=LORA)
-    settings = _Settings(types.SimpleNamespace(**dict(frozen_settings)))
-    objective, factors = make_objective(stage, settings)
+    objective, factors = objective_of(stage, settings)
     with jax.set_mesh(mesh_of(*sizes)):
         model = host_init(build_model, config)
         batch = put_batch(batch_of(stage))
@@ -220,8 +204,8 @@ def on_mesh(stage, frozen_settings, sizes):
 @pytest.mark.parametrize("stage", ["align", "joint"])
 @pytest.mark.parametrize("sizes", [(8, 1, 1, 1), (1, 8, 1, 1), (1, 4, 1, 2), (1, 2, 1, 4), (1, 2, 2, 2)])
 def test_loss_and_gradients_are_equal_on_every_mesh(stage, sizes, settings):
-    value, grads = on_mesh(stage, freeze(settings), sizes)
-    expected, expected_grads = on_mesh(stage, freeze(settings), (1, 1, 1, 1))
+    value, grads = on_mesh(stage, settings, sizes)
+    expected, expected_grads = on_mesh(stage, settings, (1, 1, 1, 1))
     assert value == pytest.approx(expected, abs=1e-5)
     for name, grad in expected_grads.items():
         np.testing.assert_allclose(grads[name], grad, atol=1e-5, err_msg=name)

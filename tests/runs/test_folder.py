@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 from ieat_jax.audio.codec import CodecError
 from ieat_jax.codecs.mel import CONTEXT, MelCodec
 from ieat_jax.codecs.source_filter import FEATURES
-from ieat_jax.config.recipes import to_section
+from ieat_jax.config.recipes import to_section, typed
 from ieat_jax.errors import UserError
 from ieat_jax.model.names import named_leaves
 from ieat_jax.model.partition import split
@@ -37,14 +38,14 @@ def tokenizer():
 def config(tiny_config):
     section = to_section(tiny_config)
     section.llm.vocab_size = 320
-    return ConfigDict({"stage": "joint", "seed": 1, "model": section})
+    return typed(ConfigDict({"stage": "joint", "seed": 1, "model": section}))
 
 
 @pytest.fixture
 def trained(tmp_path, config, tokenizer, mesh_of, monkeypatch):
     """A run folder with steps 1 and 2 saved from a mesh, and the parameters of step 2."""
     mesh = mesh_of(1, 4, 1, 2)
-    abstract = run_module.abstract_model(run_module.model_config(config), mesh)
+    abstract = run_module.abstract_model(config.model, mesh)
     rng = np.random.default_rng(0)
     model = jax.tree.map(lambda x: jax.device_put(rng.normal(size=x.shape).astype(x.dtype), x.sharding), abstract)
     save_run_files(tmp_path / "run", config, tokenizer, codec())
@@ -68,8 +69,8 @@ def test_a_run_is_loaded_on_one_device_and_on_a_mesh(trained, config, tokenizer,
             np.testing.assert_array_equal(leaves[name], value, err_msg=name)
         devices = leaves["write.layers.mlp.up.kernel"].sharding.device_set
         assert len(devices) == (1 if mesh is None else 8)
-    assert run.config.to_dict() == config.to_dict()
-    assert run.model_config.llm.vocab_size == 320
+    assert run.config == config
+    assert run.config.model.llm.vocab_size == 320
     assert run.tokenizer.encode("hello you") == tokenizer.encode("hello you")
     assert run.codec.identity() == codec().identity()
     assert load_run(path, step=1).step == 1
@@ -99,8 +100,9 @@ def test_what_is_missing_is_named(trained, tmp_path, config, tokenizer):
     shutil.rmtree(path / "frozen")
     with pytest.raises(RunError, match=r"run: step 2 has no listen\..*; config.json and checkpoint do not belong"):
         load_run(path)
-    config.model.llm.width = 32
-    save_run_files(path, config, tokenizer, codec())
+    llm = dataclasses.replace(config.model.llm, width=32)
+    wide = dataclasses.replace(config, model=dataclasses.replace(config.model, llm=llm))
+    save_run_files(path, wide, tokenizer, codec())
     with pytest.raises(CheckpointError, match="parameters of another shape"):
         load_run(path)
 
@@ -157,7 +159,7 @@ def test_a_run_that_goes_on_has_its_files_checked_too(trained, config, tokenizer
     path, _ = trained
     change(path / "config.json", "10000.0", "10001.0")
     save_run_files(path, config, tokenizer, codec())  # the configuration is that of the new attempt
-    assert load_run(path).config.to_dict() == config.to_dict()
+    assert load_run(path).config == config
     change(path / "tokenizer/tokenizer.json", "hello", "hallo")
     with pytest.raises(RunError, match=r"tokenizer.json was changed after it was written"):
         save_run_files(path, config, tokenizer, codec())
@@ -166,7 +168,7 @@ def test_a_run_that_goes_on_has_its_files_checked_too(trained, config, tokenizer
 @pytest.mark.parametrize("killed_after", [1, 2, 3])
 def test_a_kill_between_the_writes_leaves_a_run_that_loads(trained, config, tokenizer, monkeypatch, killed_after):
     path, _ = trained
-    config.seed = 2
+    config = dataclasses.replace(config, seed=2)
     count, replace = 0, os.replace
 
     def counted(*arguments):
@@ -205,7 +207,7 @@ def read(path, capsys):
         return None, str(error)
     parameters = {name: np.asarray(x).tobytes() for name, x in named_leaves(run.model).items()}
     said = "".join(capsys.readouterr())
-    content = (parameters, run.config.to_dict(), run.tokenizer.encode("hello you"), run.codec.identity(), run.metadata)
+    content = (parameters, run.config, run.tokenizer.encode("hello you"), run.codec.identity(), run.metadata)
     return content, said
 
 

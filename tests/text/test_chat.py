@@ -1,12 +1,11 @@
 import functools
 import pickle
 
-import ml_collections
 import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from ieat_jax.text.chat import ChatFormat
+from ieat_jax.text.chat import ChatConfig, ChatFormat
 from ieat_jax.text.tokenizer import Tokenizer, TokenizerError, train_tokenizer
 
 
@@ -57,8 +56,8 @@ def test_answers_and_system_texts_can_not_end_a_turn():
 
 
 def test_from_a_config_and_through_pickle():
-    section = {"thinks": False, "system_text": "You feel.", "speech_system_text": "You say it."}
-    form = ChatFormat.from_config(tokenizer(), ml_collections.ConfigDict({"chat": section}))
+    section = ChatConfig(thinks=False, system_text="You feel.", speech_system_text="You say it.")
+    form = ChatFormat.from_config(tokenizer(), section)
     assert not form.thinks
     assert spelled(form.speech_system()) == "<|im_start|>system\nYou say it.<|im_end|>\n"
     assert pickle.loads(pickle.dumps(form)).speech_system() == form.speech_system()

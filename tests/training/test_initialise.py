@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.tiny_stages import recipe, write_corpus
 
-from ieat_jax.config.recipes import model_config
+from ieat_jax.config.recipes import typed
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.sources.jsonl import open_sources
 from ieat_jax.model.names import named_leaves
@@ -57,9 +57,9 @@ ALLOWED = (r"listen\.(adapter|mix|norm).*", r"emotion\..*", r"speak\.(embed|head
 
 def test_public_weights_are_loaded_and_only_the_declared_rest_is_new(corpus, weights):
     config = recipe(corpus, "joint", init__whisper="w", init__llm="l", init__allow_new=ALLOWED)
-    sizes = model_config(config)
+    sizes = typed(config).model
     stored = weights(sizes)
-    model, handover = initialise(config, sizes, None)
+    model, handover = initialise(typed(config), None)
     got = named_leaves(model)
     for name in stored:
         if name.startswith(("think.", "write.", "listen.encoder.")):
@@ -76,8 +76,8 @@ def test_speak_starts_at_random_where_it_shall(corpus, weights):
     config = recipe(
         corpus, "joint", init__whisper="w", init__llm="l", init__allow_new=allowed, init__speak_from_write=False
     )
-    stored = weights(model_config(config))
-    model, handover = initialise(config, model_config(config), None)
+    stored = weights(typed(config).model)
+    model, handover = initialise(typed(config), None)
     name = "speak.layers.mlp.up.kernel"
     assert name in handover.new
     assert not np.array_equal(named_leaves(model)[name], stored["write.layers.mlp.up.kernel"])
@@ -85,21 +85,21 @@ def test_speak_starts_at_random_where_it_shall(corpus, weights):
 
 def test_a_missing_parameter_that_is_not_declared_is_named(corpus, weights):
     config = recipe(corpus, "align", init__whisper="w", init__llm="l", init__allow_new=ALLOWED)
-    weights(model_config(recipe(corpus, "joint")))
+    weights(typed(recipe(corpus, "joint")).model)
     with pytest.raises(InitError, match=r"think\.layers\.attention\.q\.lora_a.* neither in w, l nor declared new"):
-        initialise(config, model_config(config), None)
+        initialise(typed(config), None)
 
 
 def test_weights_of_another_size_name_the_field(corpus, weights):
-    weights(model_config(recipe(corpus, "joint", model__llm__mlp_width=48)))
+    weights(typed(recipe(corpus, "joint", model__llm__mlp_width=48)).model)
     config = recipe(corpus, "joint", init__llm="l", init__allow_new=(".*",))
     with pytest.raises(InitError, match=r"config\.model\.llm\.mlp_width: 48 there, 32 here"):
-        initialise(config, model_config(config), None)
+        initialise(typed(config), None)
 
 
 def test_without_any_source_everything_is_new(corpus):
     config = recipe(corpus, "write")
-    _, handover = initialise(config, model_config(config), None)
+    _, handover = initialise(typed(config), None)
     assert not handover.loaded
     assert "think.embed" in handover.new
 

@@ -7,18 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.tiny_stages import write_corpus
+from helpers.tiny_stages import start, write_corpus
 from helpers.xla_flags import FAST_COMPILATION
 
 from ieat_jax.config.recipes import load_config
-from ieat_jax.training.loop import train
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from helpers.tiny_stages import recipe
+from helpers.tiny_stages import start, recipe
 
 def get_config():
     return recipe(Path({folder!r}), "write", train__steps=3, train__log_every=1, mesh__fsdp=4, mesh__tensor=2)
@@ -43,7 +42,7 @@ def test_two_processes_of_four_devices_are_one_of_eight(tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    train(load_config(str(file)), tmp_path / "one")  # on this process's eight devices
+    start(load_config(str(file)), tmp_path / "one")  # on this process's eight devices
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
     assert [line["step"] for line in two] == [1, 2, 3]
     for alone, together in zip(one, two, strict=True):

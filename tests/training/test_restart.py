@@ -5,12 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.tiny_stages import recipe, use_mesh, write_corpus
+from helpers.tiny_stages import recipe, start, use_mesh, write_corpus
 
 from ieat_jax.errors import UserError
 from ieat_jax.model.names import named_leaves
 from ieat_jax.runs.folder import load_run
-from ieat_jax.training.loop import train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,8 +24,8 @@ def runs(tmp_path_factory):
     """A corpus, `first` of 2 steps, and `second`, which begins from it: the step of its end and the two before."""
     folder = tmp_path_factory.mktemp("runs")
     write_corpus(folder)
-    train(recipe(folder, "write", train__steps=2, optimizer__warmup_steps=1), folder / "first")
-    train(second(folder), folder / "second")
+    start(recipe(folder, "write", train__steps=2, optimizer__warmup_steps=1), folder / "first")
+    start(second(folder), folder / "second")
     return folder
 
 
@@ -51,7 +50,7 @@ def test_a_run_killed_in_its_first_save_begins_from_its_source_again(runs, tmp_p
     for step in (2, 3):
         shutil.rmtree(run / f"checkpoints/{step}")
     (run / "checkpoints/1").rename(run / "checkpoints/1.orbax-checkpoint-tmp")
-    train(second(runs), run)
+    start(second(runs), run)
     assert "loaded from" in capsys.readouterr().out
     assert loaded(run) == loaded(runs / "second")
     assert loaded(run)[1] == 0
@@ -68,10 +67,10 @@ def test_a_run_whose_only_checkpoint_is_damaged_does_not_begin_anew(runs, tmp_pa
     before = (run / "handover.json").read_text()
     for _ in range(2):
         with pytest.raises(UserError, match=r"no intact checkpoint \(.*1"):
-            train(second(runs), run)
+            start(second(runs), run)
         assert (run / "handover.json").read_text() == before
     shutil.rmtree(run / "checkpoints")  # as the message says
-    train(second(runs), run)
+    start(second(runs), run)
     assert (run / "handover.json").read_text() == before
     assert parameters(run) == parameters(runs / "second")
 
@@ -81,7 +80,7 @@ def test_a_changed_key_of_orbaxs_metadata_costs_one_step(runs, tmp_path, capsys)
     shutil.copytree(runs / "second", run)
     file = run / "checkpoints/3/trainable/_METADATA"
     file.write_text(file.read_text().replace('"key": "think"', '"key": "thinj"', 1))
-    train(second(runs), run)
+    start(second(runs), run)
     printed = capsys.readouterr().out
     assert (
         "3 is damaged and skipped: trainable/_METADATA was changed after it was written; renamed to 3.corrupt"

@@ -6,12 +6,14 @@ import dataclasses
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ieat_jax.audio.codec import check_identity
+from ieat_jax.config.sections import SourceConfig
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, read_records
 from ieat_jax.data.understood import check_labels
@@ -32,23 +34,23 @@ class Source:
     name: str
 
 
-def open_sources(settings: Any, quarantine: Quarantine, *, codec: dict | None = None) -> list[Source]:
-    """Read `config.data.sources`: {name: {records, audio_root, weight}}; a weight of 0 leaves a source out.
+def open_sources(
+    settings: Mapping[str, SourceConfig], quarantine: Quarantine, *, codec: dict | None = None
+) -> list[Source]:
+    """Read `config.data.sources`: a weight of 0 leaves a source out.
 
     `codec`: identity of the codec that the run speaks with; units of another one are refused. Labels that nobody
     understands are reported on stderr.
 
     Raises:
-        DataError: no source, or a negative weight.
+        DataError: no source has a weight above 0.
         RecordError: a file that cannot be read.
         CodecError: units of another codec.
         LabelError: more labels than the quarantine's share are not understood.
     """
     sources = []
-    for name, entry in sorted(settings.items()):
+    for _, entry in sorted(settings.items()):
         if not entry.weight > 0:
-            if entry.weight < 0:
-                raise DataError(f"config.data.sources.{name}.weight = {entry.weight} must not be negative")
             continue
         path = Path(entry.records)
         records = tuple(read_records(path, quarantine=quarantine))
