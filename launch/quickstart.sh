@@ -163,5 +163,6 @@ if [[ -f $RUNS/reply.wav ]]; then
 else
   say "the model did not say a word to $clip.flac: no reply.wav"
 fi
+say "for commands of your own, once per shell: $(activation)"
 say "talk to it: python -m ieat_jax.generate --checkpoint '$RUNS/joint' --audio YOUR.wav --out reply.wav"
 say "finished in $(clock $SECONDS)"
