@@ -14,6 +14,7 @@ set -euo pipefail
 
 DEFAULT_RUNS=runs/demo # as configs/demo.py says it
 RUNS=${RUNS:-$IEAT_ROOT/$DEFAULT_RUNS}
+[[ $RUNS != *://* ]] || fail "RUNS=$RUNS must be a path: mount the bucket (gcsfuse) and give the path there"
 [[ $RUNS == /* ]] || RUNS=$PWD/$RUNS
 RUNS=${RUNS%/}
 [[ $RUNS != "$IEAT_ROOT/$DEFAULT_RUNS" ]] || RUNS=$DEFAULT_RUNS

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ieat_jax.errors import UserError
+from ieat_jax.storage import local_path
 
 MAX_LINE_BYTES = 1_000_000
 MAX_DEPTH = 32
@@ -45,8 +46,9 @@ def read_objects(path: str | Path) -> Iterator[tuple[int, dict | RecordError]]:
 
     Raises:
         RecordError: the file itself cannot be read (line 0).
+        StorageError: it is in an object store.
     """
-    path = Path(path)
+    path = local_path(path, "records")
     try:
         # A pipe or device may never end, so this is checked before the file is opened.
         if not stat.S_ISREG(mode := path.stat().st_mode):
