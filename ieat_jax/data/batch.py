@@ -16,6 +16,19 @@ FORMAT, RESPONSE, END_OF_TURN = 6, 7, 8
 NUM_KINDS = 9
 
 
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """Sizes of a row: every batch has the same, so that one program is compiled. Fields of `config.data.shapes`."""
+
+    tokens: int  # T
+    clips: int  # C
+    targets: int  # R
+    answers: int  # K
+    teacher_tokens: int  # L, 0 = no teacher stream
+    speak: int  # S, 0 = no speech
+    groups: int  # Q, groups of units
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:

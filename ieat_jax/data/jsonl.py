@@ -26,7 +26,7 @@ class RecordError(UserError):
         super().__init__(f"{place}: {message} [{code}]")
         self.code, self.path, self.line, self.message = code, str(path), line, message
 
-    def __reduce__(self):
+    def __reduce__(self) -> "tuple[type[RecordError], tuple[str, str, int, str]]":
         """Errors travel between processes of a worker pool, so they must unpickle."""
         return type(self), (self.code, self.path, self.line, self.message)
 

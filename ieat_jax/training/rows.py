@@ -11,9 +11,9 @@ from typing import Any
 from ieat_jax.audio.codec import check_identity
 from ieat_jax.audio.files import AudioError
 from ieat_jax.config.recipes import from_section
-from ieat_jax.data.batch import Batch, padding_like, stack
+from ieat_jax.data.batch import Batch, Shapes, padding_like, stack
 from ieat_jax.data.injection import InjectionConfig
-from ieat_jax.data.layout import LayoutError, LayoutOptions, Shapes
+from ieat_jax.data.layout import LayoutError, LayoutOptions
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import read_records
 from ieat_jax.data.rows import RowMaker, RowSpec

@@ -9,9 +9,9 @@ import soundfile
 
 from ieat_jax.config.defaults import get_defaults, source
 from ieat_jax.config.recipes import from_section
-from ieat_jax.data.batch import Batch
+from ieat_jax.data.batch import Batch, Shapes
 from ieat_jax.data.injection import InjectionConfig
-from ieat_jax.data.layout import LayoutOptions, Shapes
+from ieat_jax.data.layout import LayoutOptions
 from ieat_jax.data.pipeline import balanced, make_batches, prefetched
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
 from ieat_jax.data.records import parse_record
