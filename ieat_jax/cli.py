@@ -3,8 +3,10 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from ieat_jax.errors import UserError
+from ieat_jax.storage import StorageError, local_path
 from ieat_jax.version import __version__
 
 
@@ -21,6 +23,18 @@ def parser_of(module: str, description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ieat_jax {__version__}")
     return parser
+
+
+def path_argument(text: str) -> Path:
+    """Read an argument that names a file or folder: the `type` of every such argument.
+
+    Raises:
+        argparse.ArgumentTypeError: it is the address of an object store.
+    """
+    try:
+        return local_path(text, "")
+    except StorageError as error:
+        raise argparse.ArgumentTypeError(str(error).lstrip()) from error
 
 
 def exit_with(main: Callable[[], int | None]) -> None:

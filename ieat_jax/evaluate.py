@@ -11,22 +11,23 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from ieat_jax.cli import exit_with, parser_of
+from ieat_jax.cli import exit_with, parser_of, path_argument
 from ieat_jax.errors import UserError
+from ieat_jax.storage import local_path
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of("evaluate", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     score = commands.add_parser("score", help="generate replies to held-out dialogues and measure them")
-    score.add_argument("--checkpoint", required=True, type=Path, help="working directory of a training run")
+    score.add_argument("--checkpoint", required=True, type=path_argument, help="working directory of a training run")
     score.add_argument("--step", type=int, help="checkpoint step (default: the newest)")
-    score.add_argument("--records", required=True, type=Path, help="JSONL of held-out dialogues")
+    score.add_argument("--records", required=True, type=path_argument, help="JSONL of held-out dialogues")
     score.add_argument(
-        "--audio-root", type=Path, help="folder the audio paths start from (default: that of the records)"
+        "--audio-root", type=path_argument, help="folder the audio paths start from (default: that of the records)"
     )
     score.add_argument(
-        "--out", required=True, type=Path, help="folder for metrics.json, predictions.jsonl and samples/"
+        "--out", required=True, type=path_argument, help="folder for metrics.json, predictions.jsonl and samples/"
     )
     score.add_argument(
         "--limit", type=int, default=0, help="score only this many turns, spread over the file (0 = all)"
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--seed", type=int, default=0, help="seed of the controls and the bootstrap")
     report = commands.add_parser("report", help="compare scored folders in one HTML page")
     report.add_argument("--runs", required=True, nargs="+", metavar="NAME=DIR", help="scored folders, in order")
-    report.add_argument("--out", required=True, type=Path, help="the HTML file")
+    report.add_argument("--out", required=True, type=path_argument, help="the HTML file")
     report.add_argument("--title", default="What the model heard, thought and said")
     return parser
 
@@ -61,7 +62,7 @@ def _named(runs: list[str]) -> list[tuple[str, Path]]:
     pairs = []
     for text in runs:
         name, equals, folder = text.partition("=")
-        folder = Path(folder if equals else name)
+        folder = local_path(folder if equals else name, "report: --runs")
         pairs.append((name if equals else folder.resolve().name, folder))
     names = [name for name, _ in pairs]
     for name in names:

@@ -9,8 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from ieat_jax.cli import exit_with, parser_of
+from ieat_jax.cli import exit_with, parser_of, path_argument
 from ieat_jax.errors import UserError
+from ieat_jax.storage import local_path
 
 
 class _AppendTurn(argparse.Action):
@@ -22,7 +23,7 @@ class _AppendTurn(argparse.Action):
 
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of("generate", __doc__)
-    parser.add_argument("--checkpoint", required=True, type=Path, help="working directory of a training run")
+    parser.add_argument("--checkpoint", required=True, type=path_argument, help="working directory of a training run")
     parser.add_argument("--step", type=int, help="checkpoint step (default: the newest)")
     parser.add_argument("--audio", dest="turns", action=_AppendTurn, metavar="FILE", help="a spoken user turn (repeat)")
     parser.add_argument(
@@ -31,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--think", action=argparse.BooleanOptionalAction, default=True, help="think before answering (default: yes)"
     )
-    parser.add_argument("--out", type=Path, help="where to write the spoken reply (.wav); without it no speech is made")
+    parser.add_argument("--out", type=path_argument, help="the spoken reply (.wav); without it no speech is made")
     parser.add_argument(
         "--temperature", type=float, default=0.0, help="text sampling temperature; 0 = greedy (default)"
     )
@@ -55,7 +56,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if not arguments.turns:
         raise UserError("generate: give at least one user turn with --audio FILE or --text WORDS")
     for kind, value in arguments.turns:
-        if kind == "audio" and not Path(value).is_file():
+        if kind == "audio" and not local_path(value, "generate: --audio").is_file():
             raise UserError(f"generate: --audio {value}: there is no such file")
         if kind == "text" and not value.strip():
             raise UserError("generate: --text is empty")

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ieat_jax.cli import exit_with, parser_of
+from ieat_jax.cli import exit_with, parser_of, path_argument
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
 from ieat_jax.errors import UserError
 from ieat_jax.preparation.usable import NEEDS
@@ -31,14 +31,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = parser_of("prepare", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="make the demo corpus: spoken dialogues from templates")
-    demo.add_argument("--out", required=True, type=Path, help="a new folder")
+    demo.add_argument("--out", required=True, type=path_argument, help="a new folder")
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--hours", type=float, default=1.0, help="of distinct audio (default: 1)")
     demo.add_argument("--text-dialogues", type=int, default=4000, help="dialogues without audio (default: 4000)")
     demo.add_argument("--workers", type=int, help="processes that speak (default: all cores)")
     emodb = commands.add_parser("emodb", help="records of Emo-DB, split by speaker")
-    emodb.add_argument("--source", required=True, type=Path, help="folder of the wav files")
-    emodb.add_argument("--out", required=True, type=Path, help="folder for train, validation and test.jsonl")
+    emodb.add_argument("--source", required=True, type=path_argument, help="folder of the wav files")
+    emodb.add_argument("--out", required=True, type=path_argument, help="folder for train, validation and test.jsonl")
     emodb.add_argument(
         "--text",
         choices=("de", "en"),
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     responses = commands.add_parser("responses", help="an LLM's own replies for turns that have none")
     _records(responses, several=True, audio=False)
     responses.add_argument("--llm", required=True, help="package:NAME, gguf:FILE or a Hugging Face folder")
-    responses.add_argument("--out", required=True, type=Path, help="folder for files of the same names")
+    responses.add_argument("--out", required=True, type=path_argument, help="folder for files of the same names")
     responses.add_argument(
         "--system-text",
         default="You are a helpful assistant.",
@@ -57,20 +57,22 @@ def _parser() -> argparse.ArgumentParser:
     responses.add_argument("--max-tokens", type=int, default=24, help="longest reply (default: 24)")
     codec = commands.add_parser("codec", help="train a unit codec on the replies of records (one speaker)")
     _records(codec, several=False)
-    codec.add_argument("--out", required=True, type=Path, help="folder of the codec")
+    codec.add_argument("--out", required=True, type=path_argument, help="folder of the codec")
     codec.add_argument("--codes", type=int, default=4096, help="size of the unit vocabulary (default: 4096)")
     codec.add_argument("--minutes", type=float, default=25.0, help="most speech to train on (default: 25)")
     codec.add_argument("--seed", type=int, default=0)
     _share(codec)
     units = commands.add_parser("units", help="write records with the speech units of their replies")
     _records(units, several=True)
-    units.add_argument("--codec", required=True, type=Path, help="folder of `prepare codec`, or a CosyVoice .onnx")
-    units.add_argument("--out", required=True, type=Path, help="folder for files of the same names")
+    units.add_argument(
+        "--codec", required=True, type=path_argument, help="folder of `prepare codec`, or a CosyVoice .onnx"
+    )
+    units.add_argument("--out", required=True, type=path_argument, help="folder for files of the same names")
     units.add_argument("--workers", type=int, help="processes that encode (default: all cores)")
     _share(units)
     tokenizer = commands.add_parser("tokenizer", help="train a tokenizer on everything written in records")
     _records(tokenizer, several=True, audio=False)
-    tokenizer.add_argument("--out", required=True, type=Path, help="folder for tokenizer.json")
+    tokenizer.add_argument("--out", required=True, type=path_argument, help="folder for tokenizer.json")
     tokenizer.add_argument("--vocab-size", type=int, default=2048, help="at most (default: 2048)")
     check = commands.add_parser("check", help="validate every line and audio file; a JSON line per bad record")
     _records(check, several=False)
@@ -86,10 +88,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _records(parser: argparse.ArgumentParser, *, several: bool, audio: bool = True) -> None:
     parser.add_argument(
-        "--records", required=True, type=Path, nargs="+" if several else None, help="JSONL of dialogues", metavar="FILE"
+        "--records",
+        required=True,
+        type=path_argument,
+        nargs="+" if several else None,
+        help="JSONL of dialogues",
+        metavar="FILE",
     )
     if audio:
-        parser.add_argument("--audio-root", type=Path, help="folder audio paths start from (default: the records')")
+        parser.add_argument(
+            "--audio-root", type=path_argument, help="folder audio paths start from (default: the records')"
+        )
 
 
 def _share(parser: argparse.ArgumentParser) -> None:

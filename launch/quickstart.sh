@@ -14,6 +14,7 @@ set -euo pipefail
 
 DEFAULT_RUNS=runs/demo # as configs/demo.py says it
 RUNS=${RUNS:-$IEAT_ROOT/$DEFAULT_RUNS}
+[[ $RUNS != *://* ]] || fail "RUNS=$RUNS must be a path: mount the bucket (gcsfuse) and give the path there"
 [[ $RUNS == /* ]] || RUNS=$PWD/$RUNS
 RUNS=${RUNS%/}
 [[ $RUNS != "$IEAT_ROOT/$DEFAULT_RUNS" ]] || RUNS=$DEFAULT_RUNS
@@ -163,5 +164,6 @@ if [[ -f $RUNS/reply.wav ]]; then
 else
   say "the model did not say a word to $clip.flac: no reply.wav"
 fi
+say "for commands of your own, once per shell: $(activation)"
 say "talk to it: python -m ieat_jax.generate --checkpoint '$RUNS/joint' --audio YOUR.wav --out reply.wav"
 say "finished in $(clock $SECONDS)"

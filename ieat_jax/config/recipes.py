@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.errors import ConfigError, UserError
 from ieat_jax.model.config import ModelConfig
+from ieat_jax.storage import local_path
 
 Section = TypeVar("Section")
 NoneType = type(None)
@@ -60,7 +61,7 @@ def _split_spec(spec: str) -> tuple[Path, str | None]:
     found = re.fullmatch(r"(.+?\.py)(?::(.*))?", str(spec), re.DOTALL)
     if not found:
         raise ConfigError(f"--config={spec}: a recipe is a Python file, written as path/to/file.py or file.py:argument")
-    path = Path(found[1])
+    path = local_path(found[1], "--config")
     if not path.is_file():
         known = sorted(str(file) for file in path.parent.glob("*.py"))
         raise ConfigError(f"--config={spec}: there is no file {path}{_suggest(str(path), known)}")

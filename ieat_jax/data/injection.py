@@ -112,7 +112,7 @@ def parse_thinking(text: str) -> dict:
         for known in KNOWN:
             match = known.pattern.match(text)
             facts = _read(known, match.groupdict()) if match else None
-            if facts is not None:
+            if match and facts is not None:
                 segment = SEGMENT_OF[known.kind]
                 clean &= segment not in seen
                 found |= {} if segment in seen else facts
@@ -121,30 +121,32 @@ def parse_thinking(text: str) -> dict:
                 break
         else:
             clean = False
-            text = text[_SENTENCE.match(text).end() or 1 :].lstrip()
+            strange = _SENTENCE.match(text)
+            text = text[(strange.end() if strange else 0) or 1 :].lstrip()
     return {"valid": clean and found["emotion"] is not None} | found
 
 
 def _read(known: Known, slots: dict[str, str | None]) -> dict | None:
     """The labels behind the words of a sentence; None where a word is no label, so that it is another sentence."""
     language = known.language
+    said = {name: words or "" for name, words in slots.items()}
     match known.kind:
         case "state":
-            label = label_of_word(slots["emotion"], language) or canonical_emotion(slots["emotion"])
-            intensity = slots["intensity"] and intensity_of_word(slots["intensity"], language)
+            label = label_of_word(said["emotion"], language) or canonical_emotion(said["emotion"])
+            intensity = intensity_of_word(said["intensity"], language) if said["intensity"] else None
             return {"emotion": label, "intensity": intensity} if label else None
         case "trajectory":
-            words = slots["path"].split(ARROW.strip())
+            words = said["path"].split(ARROW.strip())
             labels = [canonical_emotion(word) for word in words]
             return {"trajectory": labels} if len(labels) > 1 and all(labels) else None
         case "steady":
-            label = canonical_emotion(slots["emotion"])
+            label = canonical_emotion(said["emotion"])
             return {"trajectory": [label]} if label else None
         case "cause":
-            cause = slots["cause"].strip()
+            cause = said["cause"].strip()
             return {"cause": cause} if cause else None
         case "plan":
-            style = style_of_word(slots["style"], language) or canonical_style(slots["style"])
+            style = style_of_word(said["style"], language) or canonical_style(said["style"])
             return {"style": style} if style else None
         case _:
             return {"transcript": slots.get("transcript")}
@@ -213,7 +215,8 @@ def _manner(tone: str, language: str) -> str:
 def _path(record: Record, turn_index: int) -> list[str]:
     """The user's emotions up to a turn; empty where one of them is unknown."""
     labels = [turn.emotion for turn in record.turns[: turn_index + 1]]
-    return [] if None in labels else labels
+    known = [label for label in labels if label is not None]
+    return known if len(known) == len(labels) else []
 
 
 def _quotable(text: str, language: str) -> str:
@@ -229,8 +232,8 @@ def _plain(text: str) -> str:
 
 def _filled_template(template: str, facts: dict[str, str]) -> str:
     """A record's own template with its slots filled, '' where one is unknown."""
-    slots = {"response_emotion": facts.get("style")} | facts
+    slots: dict[str, str | None] = {"response_emotion": facts.get("style"), **facts}
     names = re.findall(r"\{(\w+)\}", template)
     if any(slots.get(name) is None for name in names):
         return ""
-    return re.sub(r"\{(\w+)\}", lambda slot: slots[slot[1]], template)
+    return re.sub(r"\{(\w+)\}", lambda slot: str(slots[slot[1]]), template)

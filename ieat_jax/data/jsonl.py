@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ieat_jax.errors import UserError
+from ieat_jax.storage import local_path
 
 MAX_LINE_BYTES = 1_000_000
 MAX_DEPTH = 32
@@ -25,7 +26,7 @@ class RecordError(UserError):
         super().__init__(f"{place}: {message} [{code}]")
         self.code, self.path, self.line, self.message = code, str(path), line, message
 
-    def __reduce__(self):
+    def __reduce__(self) -> "tuple[type[RecordError], tuple[str, str, int, str]]":
         """Errors travel between processes of a worker pool, so they must unpickle."""
         return type(self), (self.code, self.path, self.line, self.message)
 
@@ -45,8 +46,9 @@ def read_objects(path: str | Path) -> Iterator[tuple[int, dict | RecordError]]:
 
     Raises:
         RecordError: the file itself cannot be read (line 0).
+        StorageError: it is in an object store.
     """
-    path = Path(path)
+    path = local_path(path, "records")
     try:
         # A pipe or device may never end, so this is checked before the file is opened.
         if not stat.S_ISREG(mode := path.stat().st_mode):

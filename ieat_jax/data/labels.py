@@ -113,7 +113,7 @@ _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
 
 
 def _table(words: dict, spellings: dict) -> MappingProxyType:
-    table = {}
+    table: dict[str, str] = {}
     for label in dict.fromkeys((*words, *spellings)):
         names = {label, *words.get(label, ()), *filter(None, spellings.get(label, "").split(", "))}
         table |= {_spelling(name): label for name in names}

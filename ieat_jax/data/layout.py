@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ieat_jax.audio.codec import GROUP_SIZE
 from ieat_jax.config.sections import Shapes
-from ieat_jax.data.batch import END_OF_TURN, FORMAT, NOT_SUPERVISED, RESPONSE, SEGMENT_KINDS, ZERO_PADDED, Batch
-from ieat_jax.data.tree import TokenTree, add_user, open_answer, open_dialogue
+from ieat_jax.data.arrays import Clip, Lists, to_arrays
+from ieat_jax.data.batch import END_OF_TURN, FORMAT, NOT_SUPERVISED, RESPONSE, SEGMENT_KINDS, Batch
+from ieat_jax.data.tree import add_user, open_answer, open_dialogue
 from ieat_jax.errors import UserError
 from ieat_jax.text.chat import ChatFormat
 
@@ -33,15 +34,6 @@ class LayoutError(UserError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
-    """A user's voice: `mel` [F, M] and how many positions of the LLM it takes."""
-
-    mel: np.ndarray
-    positions: int
-    emotion: int  # index into EMOTIONS, -1 = unknown
-
-
-@dataclasses.dataclass(frozen=True)
 class TurnPlan:
     """One turn as it is to be laid out, every random choice already made."""
 
@@ -51,7 +43,7 @@ class TurnPlan:
     thinking: dict[str, str]  # segment -> sentence, in order; empty = empty think block
     response: str
     style: int = -1  # index into STYLES
-    units: Sequence[int] | None = None  # of the spoken reply
+    units: Sequence[int] | np.ndarray | None = None  # of the spoken reply
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,17 +57,12 @@ class LayoutOptions:
     unit_end: int = 0  # the codec's end id
 
 
-class _Row:
+class _Row(Lists):
     """A row while it grows, turn by turn; what does not fit is taken back."""
 
-    def __init__(self, chat: ChatFormat | None, positions_per_clip: int, options: LayoutOptions, encode: Encode):
+    def __init__(self, chat: ChatFormat, positions_per_clip: int, options: LayoutOptions, encode: Encode):
+        super().__init__()
         self.chat, self.per_clip, self.options, self.encode = chat, positions_per_clip, options, encode
-        self.tree, self.teacher = TokenTree(), TokenTree()
-        self.targets: list[tuple[int, int, int, int, int]] = []  # at, id, kind, teacher at, teacher kind
-        self.clips: list[Clip] = []
-        self.styles: list[int] = []
-        self.speak: list[tuple[int, list[int], list[int], int, int, int, int]] = []
-        self.groups: list[int] = []  # positions of Speak that predict units
         self.num_branches = self.num_spoken = self.num_dialogues = 0
         self.system = range(0)  # places of Speak's system prompt of the dialogue that grows
 
@@ -109,7 +96,7 @@ class _Row:
 
     def mark(self) -> tuple[Any, ...]:
         """Where the row stands now, for `take_back`."""
-        lists = tuple(len(values) for values in self._lists())
+        lists = tuple(len(values) for values in self.lists())
         counts = self.num_branches, self.num_spoken, self.num_dialogues, self.system
         return self.tree.mark(), self.teacher.mark(), lists, counts
 
@@ -118,12 +105,9 @@ class _Row:
         tree, teacher, lists, counts = mark
         self.tree.take_back(tree)
         self.teacher.take_back(teacher)
-        for values, size in zip(self._lists(), lists, strict=True):
+        for values, size in zip(self.lists(), lists, strict=True):
             del values[size:]
         self.num_branches, self.num_spoken, self.num_dialogues, self.system = counts
-
-    def _lists(self) -> tuple[list[Any], ...]:
-        return self.targets, self.clips, self.styles, self.speak, self.groups
 
     def _branch(
         self,
@@ -153,15 +137,15 @@ class _Row:
             open_answer(self.teacher, chat, branch, thinks=bool(thinking))
             taught = self.teacher.add(ids, branch=branch)
             teacher_before = taught - 1 if opened else header
-        first_target, response_target = len(self.targets), None
+        first_target, response_target = len(self.targets), -1
         for offset, (token, kind, given) in enumerate(_tokens(pieces)):
             at = before if offset == 0 else first + offset - 1
-            if kind in (RESPONSE, END_OF_TURN) and response_target is None:
+            if kind in (RESPONSE, END_OF_TURN) and response_target < 0:
                 response_target = len(self.targets)
             if given:
                 continue
             teacher_at = -1
-            if twin:
+            if teacher is not None:
                 teacher_at = self.targets[teacher[0] + len(self.targets) - first_target][0]
             elif teacher_before >= 0:
                 teacher_at = teacher_before if offset == 0 else taught + offset - 1
@@ -179,8 +163,9 @@ class _Row:
             pieces.append((self.encode(text), SEGMENT_KINDS[segment], False))
         if thinking:
             close = list(self.chat.think_close)
-            tag = close.index(self.chat.tokenizer.token_id("</think>")) + 1
-            pieces += [(close[:tag], FORMAT, False), (close[tag:], FORMAT, True)]
+            tag = self.chat.tokenizer.token_id("</think>")
+            end = next(place for place, token in enumerate(close, 1) if token == tag)
+            pieces += [(close[:end], FORMAT, False), (close[end:], FORMAT, True)]
         return pieces
 
     def _said(self, response: str) -> list[tuple[list[int], int, bool]]:
@@ -267,7 +252,7 @@ class _Row:
         )
 
 
-def _tokens(pieces: list[tuple[list[int], int, bool]]):
+def _tokens(pieces: list[tuple[list[int], int, bool]]) -> Iterator[tuple[int, int, bool]]:
     for tokens, kind, given in pieces:
         for token in tokens:
             yield token, kind, given
@@ -299,7 +284,7 @@ def lay_out(
         if row.num_dialogues == 0:
             _check_alone(turns[0], row, shapes)
         counts.append(_append(turns, row, shapes))
-    return _arrays(row, shapes, frames, mels), counts
+    return to_arrays(row, shapes, teacher=options.teacher, frames=frames, mels=mels), counts
 
 
 def check_alone(plan: TurnPlan, chat: ChatFormat, shapes: Shapes, options: LayoutOptions, encode: Encode) -> None:
@@ -339,60 +324,3 @@ def _append(turns: Sequence[TurnPlan], row: _Row, shapes: Shapes) -> int:
             return number
         fits = row.mark()
     return len(turns)
-
-
-def empty_row(shapes: Shapes, *, frames: int, mels: int) -> Batch:
-    """A row of padding, without a batch dimension: the shapes and types of every row of these `shapes`."""
-    return _arrays(_Row(None, 0, LayoutOptions(), list), shapes, frames, mels)
-
-
-def _arrays(row: _Row, shapes: Shapes, frames: int, mels: int) -> Batch:
-    """The collected lists as padded arrays."""
-    tree, teacher = row.tree, row.teacher if row.options.teacher else TokenTree()
-
-    def padded(name: str, values: Sequence, size: int, *tail: int) -> np.ndarray:
-        array = np.full((size, *tail), 0 if name in ZERO_PADDED else -1, np.int32)
-        if len(values):
-            array[: len(values)] = values
-        return array
-
-    def columns(rows: list[tuple], count: int) -> list[tuple]:
-        return list(zip(*rows, strict=True)) if rows else [()] * count
-
-    mel = np.zeros((shapes.clips, frames, mels), np.float32)
-    for number, clip in enumerate(row.clips):
-        mel[number, : len(clip.mel)] = clip.mel
-    at, ids, kind, teacher_at, teacher_kind = columns(row.targets, 5)
-    state, fed, wanted, place, spoken, answer, speak_teacher = columns(row.speak, 7)
-    sequences = {
-        "tokens": (tree.tokens, shapes.tokens),
-        "positions": (tree.positions, shapes.tokens),
-        "segment_ids": (tree.segments, shapes.tokens),
-        "branch_ids": (tree.branches, shapes.tokens),
-        "audio_index": (tree.audio, shapes.tokens),
-        "answer_ids": (tree.answers, shapes.tokens),
-        "clip_frames": ([len(clip.mel) for clip in row.clips], shapes.clips),
-        "clip_emotion": ([clip.emotion for clip in row.clips], shapes.clips),
-        "target_at": (at, shapes.targets),
-        "target_ids": (ids, shapes.targets),
-        "target_kind": (kind, shapes.targets),
-        "teacher_at": (teacher_at, shapes.targets),
-        "teacher_kind": (teacher_kind, shapes.targets),
-        "answer_style": (row.styles, shapes.answers),
-        "teacher_tokens": (teacher.tokens, shapes.teacher_tokens),
-        "teacher_positions": (teacher.positions, shapes.teacher_tokens),
-        "teacher_segment_ids": (teacher.segments, shapes.teacher_tokens),
-        "teacher_branch_ids": (teacher.branches, shapes.teacher_tokens),
-        "speak_state": (state, shapes.speak),
-        "speak_positions": (place, shapes.speak),
-        "speak_ids": (spoken, shapes.speak),
-        "speak_answer": (answer, shapes.speak),
-        "speak_teacher": (speak_teacher, shapes.speak),
-        "unit_at": (row.groups, shapes.groups),
-    }
-    groups = {"speak_units": fed, "speak_targets": wanted}
-    return Batch(
-        mel=mel,
-        **{name: padded(name, values, size) for name, (values, size) in sequences.items()},
-        **{name: padded(name, values, shapes.speak, GROUP_SIZE) for name, values in groups.items()},
-    )

@@ -11,10 +11,12 @@ import numpy as np
 
 from ieat_jax.audio.files import AudioError, read_audio
 from ieat_jax.audio.logmel import FRAMES_PER_SECOND, clip_log_mel
+from ieat_jax.config.sections import Shapes
+from ieat_jax.data.arrays import Clip
 from ieat_jax.data.batch import Batch
 from ieat_jax.data.injection import InjectionConfig, choose_mode, privileged, thinking
 from ieat_jax.data.labels import EMOTIONS, STYLES
-from ieat_jax.data.layout import Clip, Encode, LayoutError, LayoutOptions, Shapes, TurnPlan, check_alone, lay_out
+from ieat_jax.data.layout import Encode, LayoutError, LayoutOptions, TurnPlan, check_alone, lay_out
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, Turn
 from ieat_jax.data.sources.jsonl import DataError, Source
@@ -61,7 +63,10 @@ class RowMaker:
             DataError: no record of a source can be used.
         """
         encode = functools.cache(self.spec.chat.tokenizer.encode)
-        dialogues = [self._dialogue(row * len(keys) + place, *map(int, key), encode) for place, key in enumerate(keys)]
+        dialogues = [
+            self._dialogue(row * len(keys) + place, int(source), int(index), encode)
+            for place, (source, index) in enumerate(keys)
+        ]
         return self.lay_out(dialogues, encode)
 
     def lay_out(self, dialogues: Sequence[Sequence[TurnPlan]], encode: Encode | None = None) -> Batch:

@@ -37,6 +37,7 @@ from ieat_jax.model.unified import UnifiedModel
 from ieat_jax.runs import manifest
 from ieat_jax.runs.arrays import some
 from ieat_jax.runs.checkpoints import list_steps, restore_named
+from ieat_jax.storage import local_path
 from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
 
 CONFIG, TOKENIZER, CODEC, FROZEN, CHECKPOINTS = "config.json", "tokenizer", "codec", "frozen", "checkpoints"
@@ -209,7 +210,7 @@ def read_config(path: str | Path) -> RunConfig:
     Raises:
         RunError: there is no run in this folder, or its files are not those that its manifest names.
     """
-    path = Path(path)
+    path = local_path(path, "run")
     if not path.is_dir():
         raise RunError(f"{path}: there is no such folder; give the workdir of a training run")
     if not (path / CONFIG).is_file():

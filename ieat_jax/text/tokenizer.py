@@ -19,6 +19,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ieat_jax.errors import UserError
+from ieat_jax.storage import local_path
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>", "<|audio|>")
 TOKENIZER_FILE, SENTENCEPIECE_FILE = "tokenizer.json", "tokenizer.model"
@@ -275,7 +276,7 @@ def load_tokenizer(path: str | Path, rename: Mapping[str, str] | None = None) ->
     Raises:
         TokenizerError: no tokenizer there, a damaged file, or a rename that cannot be done.
     """
-    file = Path(path)
+    file = local_path(path, "tokenizer")
     if file.is_dir():
         there = [file / name for name in (TOKENIZER_FILE, SENTENCEPIECE_FILE) if (file / name).is_file()]
         if not there:

@@ -12,8 +12,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from ieat_jax.audio.logmel import FRAMES_PER_SECOND
 from ieat_jax.config.sections import RunConfig
+from ieat_jax.data.arrays import empty_row
 from ieat_jax.data.batch import Batch
-from ieat_jax.data.layout import empty_row
 from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.partition import Arrays, split
 from ieat_jax.model.sharding import placed

@@ -30,6 +30,7 @@ from ieat_jax.runs.folder import (
     save_run_files,
     write_protected,
 )
+from ieat_jax.storage import local_path
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.training.clock import Throughput
 from ieat_jax.training.console import say
@@ -59,7 +60,7 @@ def train(config: RunConfig, workdir: str | Path) -> Result:
         UserError: anything in config, data, weights or workdir that cannot be used, and a loss that is not finite.
     """
     stage_of(config)  # a mistake there is found before data or weights are read
-    workdir = Path(workdir)
+    workdir = local_path(workdir, "--workdir")
     mesh = make_mesh(config.mesh)
     check_batch(config.data.batch_size, config.train.accumulate, sequences(config), mesh)
     with Preemption() as preemption:

@@ -15,6 +15,7 @@ from ieat_jax.data.sources.jsonl import Source, open_sources
 from ieat_jax.model.config import ModelConfig
 from ieat_jax.objectives.stages import stage_of
 from ieat_jax.runs.folder import CONFIG, QUARANTINE, Run, check_run_files, load_run, load_run_codec
+from ieat_jax.storage import local_path
 from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
 from ieat_jax.training.resume import TrainError
 
@@ -50,7 +51,7 @@ def gather(config: RunConfig, workdir: Path, mesh: jax.sharding.Mesh, *, resumin
         check_run_files(workdir, but=(CONFIG,))  # which is written anew
     earlier = None
     if config.init.checkpoint and not resuming:
-        earlier = load_run(config.init.checkpoint, mesh=mesh)
+        earlier = load_run(local_path(config.init.checkpoint, "config.init.checkpoint"), mesh=mesh)
     tokenizer = _tokenizer(config, earlier, workdir if resuming else None)
     if tokenizer.vocab_size > sizes.llm.vocab_size:
         raise TrainError(
@@ -74,7 +75,7 @@ def _tokenizer(config: RunConfig, earlier: Run | None, resumed: Path | None) -> 
     if resumed is not None:
         return load_tokenizer(resumed / "tokenizer")
     if config.tokenizer.path:
-        return load_tokenizer(config.tokenizer.path, rename)
+        return load_tokenizer(local_path(config.tokenizer.path, "config.tokenizer.path"), rename)
     if config.init.llm:
         from ieat_jax.interop.families.llm import load_llm
 
@@ -91,7 +92,7 @@ def _codec(config: RunConfig, sizes: ModelConfig, earlier: Run | None, resumed: 
     if resumed is not None:
         codec = load_run_codec(resumed / "codec")
     elif config.codec:
-        codec = load_codec(config.codec)
+        codec = load_codec(local_path(config.codec, "config.codec"))
     elif earlier is not None and earlier.codec is not None:
         codec = earlier.codec
     else:

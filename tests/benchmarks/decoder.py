@@ -72,8 +72,8 @@ def make_ours(sizes):
 
     from ieat_jax.config.defaults import get_defaults
     from ieat_jax.config.recipes import to_section, typed
+    from ieat_jax.data.arrays import empty_row
     from ieat_jax.data.batch import RESPONSE, stack
-    from ieat_jax.data.layout import empty_row
     from ieat_jax.model.config import LLMConfig, ModelConfig, SpeakConfig
     from ieat_jax.model.partition import split
     from ieat_jax.model.sharding import make_mesh

@@ -44,8 +44,10 @@ def measure(recipe, rows):
 
     import numpy as np
 
+    from ieat_jax.config.sections import Shapes
     from ieat_jax.data import layout
-    from ieat_jax.data.layout import Clip, LayoutOptions, Shapes, TurnPlan
+    from ieat_jax.data.arrays import Clip
+    from ieat_jax.data.layout import LayoutOptions, TurnPlan
     from ieat_jax.text.chat import ChatFormat
     from ieat_jax.text.tokenizer import train_tokenizer
 

@@ -6,8 +6,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ieat_jax.data.batch import END_OF_TURN, FORMAT, RESPONSE, SEGMENT_KINDS, SEQUENCE_FIELDS, Batch, padding_like
-from ieat_jax.data.layout import Clip, LayoutError, LayoutOptions, Shapes, TurnPlan, lay_out
+from ieat_jax.data.arrays import Clip
+from ieat_jax.data.batch import (
+    END_OF_TURN,
+    FORMAT,
+    RESPONSE,
+    SEGMENT_KINDS,
+    SEQUENCE_FIELDS,
+    Batch,
+    Shapes,
+    padding_like,
+)
+from ieat_jax.data.layout import LayoutError, LayoutOptions, TurnPlan, lay_out
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.text.tokenizer import train_tokenizer
 

@@ -8,7 +8,9 @@ from helpers.reference_layout import kept_turns
 from helpers.tiny_run import CONFIG, voice
 
 from ieat_jax.audio.logmel import clip_log_mel
-from ieat_jax.data.layout import Clip, LayoutError, LayoutOptions, Shapes, TurnPlan, check_alone, lay_out
+from ieat_jax.config.sections import Shapes
+from ieat_jax.data.arrays import Clip
+from ieat_jax.data.layout import LayoutError, LayoutOptions, TurnPlan, check_alone, lay_out
 from ieat_jax.inference.prompt import PromptBuilder, UserTurn
 from ieat_jax.model.listen import adapter_length
 from ieat_jax.text.chat import ChatFormat

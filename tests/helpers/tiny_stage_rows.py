@@ -6,8 +6,10 @@ import jax
 import numpy as np
 from helpers.host_init import host_init
 
+from ieat_jax.config.sections import Shapes
+from ieat_jax.data.arrays import Clip
 from ieat_jax.data.batch import stack
-from ieat_jax.data.layout import Clip, LayoutOptions, Shapes, TurnPlan, lay_out
+from ieat_jax.data.layout import LayoutOptions, TurnPlan, lay_out
 from ieat_jax.model.config import (
     AdapterConfig,
     EncoderConfig,

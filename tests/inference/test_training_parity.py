@@ -13,8 +13,10 @@ from helpers.host_init import host_init
 from helpers.tiny_run import CONFIG
 
 from ieat_jax.audio.logmel import clip_log_mel
+from ieat_jax.config.sections import Shapes
+from ieat_jax.data.arrays import Clip
 from ieat_jax.data.batch import stack
-from ieat_jax.data.layout import Clip, LayoutOptions, Shapes, TurnPlan, lay_out
+from ieat_jax.data.layout import LayoutOptions, TurnPlan, lay_out
 from ieat_jax.inference.generator import Generator, Limits
 from ieat_jax.inference.prompt import UserTurn
 from ieat_jax.inference.speech_decode import feed_group, start_speech

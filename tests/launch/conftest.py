@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.tpu_vm import GCLOUD
 
 ROOT = Path(__file__).resolve().parents[2]
 # Notes its arguments, then does what the file of its name beside the notes says.
@@ -75,6 +76,15 @@ class Cluster:
 @pytest.fixture
 def cluster(tmp_path):
     return Cluster(tmp_path)
+
+
+@pytest.fixture
+def tpu(cluster):
+    """A cluster whose gcloud tells `states`, one a call, and ends training with `codes`, one a call."""
+    cluster.fake("gcloud", GCLOUD)
+    cluster.note("states", "ACTIVE")
+    cluster.note("codes", 0)
+    return cluster
 
 
 @pytest.fixture

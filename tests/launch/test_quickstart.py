@@ -1,5 +1,6 @@
 """The quick start's and the environment's logic, with an interpreter that only writes down what it is asked to do."""
 
+import json
 import os
 import shlex
 import signal
@@ -99,6 +100,8 @@ def test_everything_runs_once(quickstart):
     assert "a table" in out
     assert f"{quickstart.runs}/report.html" in out
     assert f"{quickstart.runs}/reply.wav" in out
+    activate = f"once per shell: source {str(quickstart.folder / 'an env').replace(' ', chr(92) + ' ')}/bin/activate\n"
+    assert out.count(activate) == 2  # after the installation, and at the end
     code, out, _ = quickstart.run()
     assert code == 0
     assert quickstart.calls() == []
@@ -171,6 +174,34 @@ def test_installs_only_what_has_changed(quickstart):
     assert "pip could not install ieat_jax[demo,eval]" in err
     assert quickstart.run()[0] == 0
     assert installed() == [["--editable", ".[demo,eval]"]]
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["in use", "gone"])
+def test_the_environment_of_another_checkout_is_not_taken_over(quickstart, gone):
+    other = quickstart.folder / "their check%out"
+    if not gone:
+        other.mkdir()
+        (other / "pyproject.toml").touch()
+    notes = quickstart.folder / "an env/lib/python3.11/site-packages/ieat_jax-0.1.0.dist-info/direct_url.json"
+    notes.parent.mkdir(parents=True)
+    notes.write_text(json.dumps({"dir_info": {"editable": True}, "url": other.as_uri()}))
+    code, out, err = quickstart.run()
+    if gone:
+        assert (code, err) == (0, "")
+        assert f"was the environment of {other}, which is gone: it is taken over" in out
+    else:
+        assert code == 2
+        assert quickstart.calls_file.read_text() == ""
+        assert f"an env is the environment of {other}, and would be of {ROOT} afterwards" in err
+
+
+def test_the_environment_of_this_checkout_is_used(quickstart):
+    notes = quickstart.folder / "an env/lib/python3.11/site-packages/ieat_jax-0.1.0.dist-info/direct_url.json"
+    notes.parent.mkdir(parents=True)
+    notes.write_text(json.dumps({"dir_info": {"editable": True}, "url": ROOT.as_uri()}))
+    code, out, err = quickstart.run()
+    assert (code, err) == (0, "")
+    assert "taken over" not in out
 
 
 def test_an_unsuitable_python_is_named(tmp_path):

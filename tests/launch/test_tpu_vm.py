@@ -3,80 +3,11 @@
 import os
 import shlex
 import shutil
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-REQUIRED = [
-    *("--name", "align", "--zone", "us-west4-a", "--accelerator", "v5e-16"),
-    *("--config", "configs/demo.py:align", "--workdir", "/mnt/my runs/align"),
-]
-OVERRIDE = "--config.note=it's $HOME"
-TRAINING = [
-    *("python", "-m", "ieat_jax.train", "--config", "configs/demo.py:align", "--workdir", "/mnt/my runs/align"),
-    OVERRIDE,
-]
-FLAGS = (
-    "--xla_tpu_enable_async_collective_fusion=true --xla_tpu_enable_async_collective_fusion_fuse_all_gather=true "
-    "--xla_tpu_enable_async_collective_fusion_multiple_steps=true --xla_tpu_overlap_compute_collective_tc=true "
-    "--xla_enable_async_all_gather=true --xla_tpu_scoped_vmem_limit_kib=98304"
-)
-KIND = ["gcloud", "compute", "tpus"]
-CREATE = [
-    *(*KIND, "queued-resources", "create", "align", "--accelerator-type=v5litepod-16"),
-    *("--runtime-version=v2-alpha-tpuv5-lite", "--node-id=align", "--zone=us-west4-a"),
-]
-DELETE = [*KIND, "queued-resources", "delete", "align", "--zone=us-west4-a", "--force", "--quiet"]
-GCLOUD = """
-case "$*" in
-  *" describe "*)
-    state=$(take states)
-    [[ $state != ABSENT ]] || { echo "ERROR: NOT_FOUND: Resource was not found" >&2; exit 1; }
-    [[ $state != ERROR ]] || { echo "ERROR: You do not currently have an active account selected." >&2; exit 1; }
-    echo "$state"
-    ;;
-  *"tpu_worker.sh run"*)
-    code=$(take codes)
-    if [[ $code == wait ]]; then
-      echo "training runs"
-      for ((i = 0; i < 300; i++)); do [[ -e $NOTES/stopped ]] && exit 75; sleep 0.1; done
-    fi
-    exit "$code"
-    ;;
-  *"--command=bash ieat_jax/launch/tpu_worker.sh stop"*) touch "$NOTES/stopped" ;;
-esac
-"""
-
-
-@pytest.fixture
-def tpu(cluster):
-    """A cluster whose gcloud tells `states`, one a call, and ends training with `codes`, one a call."""
-    cluster.fake("gcloud", GCLOUD)
-    cluster.note("states", "ACTIVE")
-    cluster.note("codes", 0)
-    return cluster
-
-
-def launch(tpu, *more, **environment):
-    return tpu.run("tpu_vm.sh", *REQUIRED, OVERRIDE, *more, **({"BACKOFF": 0, "POLL": 0} | environment))
-
-
-def steps(tpu):
-    """What gcloud was asked, in short; of starts the number of the attempt."""
-    short = []
-    for call in tpu.calls():
-        command = call[-1] if call[4] == "ssh" else ""
-        if "tpu_worker.sh run" in command:
-            short.append(f"run {shlex.split(command)[3].rpartition('-')[2]}")
-        elif command:
-            short.append("stop" if "install" not in command else "install")
-        else:
-            short.append(call[4])
-    return short
+from helpers.tpu_vm import CREATE, DELETE, FLAGS, GCLOUD, KIND, OVERRIDE, REQUIRED, TRAINING, launch, steps
 
 
 def dry_run(cluster, *more, **environment):
@@ -307,30 +238,6 @@ def test_machines_that_can_not_be_deleted_are_told(tpu):
     code, _, err = launch(tpu)
     assert code == 1
     assert f"error: align could not be deleted and costs money; delete it: {shlex.join(DELETE)}" in err
-
-
-def test_being_stopped_lets_training_save(tpu):
-    tpu.note("codes", "wait")
-    process = tpu.start("tpu_vm.sh", *REQUIRED, POLL=0)
-    while "training runs" not in process.stdout.readline():
-        pass
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=30)
-    assert process.returncode == 75
-    assert "training saves and ends" in out
-    assert steps(tpu) == ["describe", "scp", "install", "run 1", "stop", "delete"]
-
-
-def test_being_stopped_while_waiting(tpu):
-    tpu.note("states", "ABSENT", "WAITING_FOR_RESOURCES")
-    process = tpu.start("tpu_vm.sh", *REQUIRED, POLL=60)
-    while "WAITING_FOR_RESOURCES" not in process.stdout.readline():
-        pass
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode == 75
-    assert steps(tpu) == ["describe", "create", "describe", "delete"]
 
 
 def test_without_gcloud(cluster, bare_path):

@@ -18,6 +18,7 @@ from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, read_records
 from ieat_jax.data.understood import check_labels
 from ieat_jax.errors import UserError
+from ieat_jax.storage import local_path
 
 
 class DataError(UserError):
@@ -44,15 +45,16 @@ def open_sources(
 
     Raises:
         DataError: no source has a weight above 0.
+        StorageError: records or audio in an object store.
         RecordError: a file that cannot be read.
         CodecError: units of another codec.
         LabelError: more labels than the quarantine's share are not understood.
     """
     sources = []
-    for _, entry in sorted(settings.items()):
+    for name, entry in sorted(settings.items()):
         if not entry.weight > 0:
             continue
-        path = Path(entry.records)
+        path = local_path(entry.records, f"config.data.sources.{name}.records")
         records = tuple(read_records(path, quarantine=quarantine))
         quarantine.expect(len(records))
         for sentence in check_labels(records, quarantine.max_share, path):
@@ -60,7 +62,9 @@ def open_sources(
         for record in records:
             if codec is not None and record.codec is not None:
                 check_identity(record.codec, codec, where=f"{path}: {record.dialogue_id}")
-        root = Path(entry.audio_root) if entry.audio_root else path.parent
+        root = path.parent
+        if entry.audio_root:
+            root = local_path(entry.audio_root, f"config.data.sources.{name}.audio_root")
         sources.append(Source(records, root, float(entry.weight), str(path)))
     if not sources:
         raise DataError("config.data.sources names no records with a weight above 0; give at least one")

@@ -21,6 +21,7 @@ from ieat_jax.interop.containers.source import (
 )
 from ieat_jax.interop.families.configs import llm_config
 from ieat_jax.model.config import LLMConfig, ModelConfig
+from ieat_jax.storage import local_path
 from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
 
 
@@ -184,14 +185,15 @@ def load_llm(spec: str) -> PretrainedLLM:
 
     Raises:
         InteropError: it is not there or cannot be read.
+        StorageError: it is in an object store.
         ModelConfigError: an architecture that is not Llama, Qwen2 or Qwen3.
     """
     kind, _, rest = spec.partition(":")
     if kind == "package":
         return _load_gguf(_package_file(rest), spec)
     if kind == "gguf":
-        return _load_gguf(Path(rest), spec)
-    folder = Path(spec)
+        return _load_gguf(local_path(rest, "LLM"), spec)
+    folder = local_path(spec, "LLM")
     if not folder.is_dir():
         raise InteropError(
             f"{spec}: there is no such folder; an LLM is given by a Hugging Face folder, gguf:FILE, or "

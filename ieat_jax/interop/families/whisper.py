@@ -23,6 +23,7 @@ from ieat_jax.interop.containers.source import (
 from ieat_jax.interop.families.configs import encoder_config
 from ieat_jax.interop.families.llm import Leaf
 from ieat_jax.model.config import EncoderConfig
+from ieat_jax.storage import local_path
 
 OURS = "listen.encoder."
 # Where a file's encoder tensors begin: WhisperForConditionalGeneration, WhisperModel, WhisperEncoder.
@@ -129,15 +130,16 @@ def load_whisper(spec: str) -> PretrainedWhisper:
 
     Raises:
         InteropError: it is not there, cannot be read, or is not a Whisper.
+        StorageError: it is in an object store.
         ModelConfigError: sizes that cannot be built.
     """
     kind, _, rest = spec.partition(":")
     if kind == "package":
         return _from_ctranslate2(spec, _package_files(rest))
     if kind == "ctranslate2":
-        path = Path(rest)
+        path = local_path(rest, "Whisper")
         return _from_ctranslate2(spec, [path / "model.bin" if path.is_dir() else path])
-    folder = Path(spec)
+    folder = local_path(spec, "Whisper")
     if not folder.is_dir():
         raise InteropError(
             f"{spec}: there is no such folder; a Whisper is given by a Hugging Face folder, ctranslate2:FILE, or "
