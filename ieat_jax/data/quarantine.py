@@ -1,6 +1,7 @@
 """Bad records: set aside, counted and reported, and the end of a run when there are too many."""
 
 import json
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -43,9 +44,15 @@ class Quarantine:
             self._notes[record_id] = (code, message)
             if self.path is not None:
                 line = json.dumps({"id": record_id, "code": code, "message": message}, ensure_ascii=True)
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
+                try:
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                    with self.path.open("a", encoding="utf-8") as file:
+                        file.write(line + "\n")
+                except OSError as error:  # a list that cannot be written is no reason to end the work
+                    print(
+                        f"{self.path}: cannot be written ({error.strerror}); bad records are counted", file=sys.stderr
+                    )
+                    self.path = None
             return True
 
     @property

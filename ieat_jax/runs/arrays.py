@@ -131,17 +131,12 @@ def agreed(path: epath.Path, read: Callable[[], Result]) -> Result:
         DamagedError: what is in the files cannot be read.
         CheckpointError: the files cannot be read now.
     """
-    result, problem, severity = None, None, 0
+    severity, problem, results = 0, None, []
     try:
-        result = read()
-    except DamagedError as error:
-        problem, severity = error, 1
+        results.append(read())
     except Exception as error:
-        if _is_damage(error):
-            problem, severity = DamagedError(root_cause(error)), 1
-        else:
-            problem, severity = _outside(path, error), 2
-        problem.__cause__ = error
+        problem = _damage_or_cause(path, error)
+        severity = 1 if isinstance(problem, DamagedError) else 2
     if jax.process_count() > 1:
         with jax.set_mesh(None):
             worst = int(multihost_utils.process_allgather(np.array(severity)).max())
@@ -151,7 +146,16 @@ def agreed(path: epath.Path, read: Callable[[], Result]) -> Result:
                 problem = CheckpointError(f"{path}: another process cannot read it now; try again")
     if problem is not None:
         raise problem
-    return result
+    return results[0]
+
+
+def _damage_or_cause(path: epath.Path, error: Exception) -> Exception:
+    """What `error` says of the files at `path`, of which it is the cause."""
+    if isinstance(error, DamagedError):
+        return error
+    found = DamagedError(root_cause(error)) if _is_damage(error) else _outside(path, error)
+    found.__cause__ = error
+    return found
 
 
 def _outside(path: epath.Path, error: BaseException) -> CheckpointError:
@@ -283,9 +287,11 @@ def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    found = [error]
-    while (error := error.__cause__ or error.__context__) is not None and error not in found:
-        found.append(error)
+    found: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in found:
+        found.append(cause)
+        cause = cause.__cause__ or cause.__context__
     return found
 
 

@@ -10,11 +10,10 @@ All processes call everything here; process 0 writes what is not an array.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
@@ -37,6 +36,7 @@ from ieat_jax.runs.arrays import (
     write_step_manifest,
 )
 from ieat_jax.runs.paths import absolute
+from ieat_jax.runs.steps import corrupt_names, first_intact, list_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,68 +187,15 @@ class Checkpoints:
             }
             return Restored(int(path.name), items, metadata)
 
-        return _first_intact(self.folder, self.steps(), step, read, self._set_aside)
+        return first_intact(self.folder, self.steps(), step, read, self._set_aside)
 
     def _set_aside(self, path: epath.Path) -> str:
         """Rename a damaged step to N.corrupt, so that it is neither tried again nor counted."""
-        target = next(name for name in _corrupt_names(path) if not name.exists())
+        target = next(name for name in corrupt_names(path) if not name.exists())
         _barrier(f"corrupt {path.name}")  # all have chosen the same name before it exists
         agreed(path, lambda: path.rename(target) if jax.process_index() == 0 else None)
         self._orbax.reload()
         return f"; renamed to {target.name}"
-
-
-def read_metadata(folder: Any, step: int | None = None) -> tuple[int, dict[str, Any]]:
-    """(step, metadata) of a folder of steps without reading arrays; None = the newest step.
-
-    Raises:
-        CheckpointError: no such step, or its metadata is damaged.
-    """
-    folder = absolute(folder)
-
-    def read(path: epath.Path) -> tuple[int, dict[str, Any]]:
-        return int(path.name), read_record(path)[0]
-
-    return _first_intact(folder, list_steps(folder), step, read)
-
-
-def resume_point(folder: Any) -> tuple[int, dict[str, Any]] | None:
-    """(step, metadata) of the newest step with intact files, from which a run goes on; None: it has none, and begins.
-
-    This alone decides whether an attempt is a resume; what an interrupted save left behind does not count.
-
-    Raises:
-        CheckpointError: there are steps, but all are damaged, or the processes see different ones.
-    """
-    folder = absolute(folder)
-    steps = list_steps(folder)
-    newest = max(steps, default=-1)
-    if jax.process_count() > 1:
-        with jax.set_mesh(None):
-            seen = multihost_utils.process_allgather(np.array(newest)).tolist()
-        if set(seen) != {newest}:
-            listed = ", ".join("none" if each < 0 else str(each) for each in seen)
-            raise CheckpointError(
-                f"{folder}: the newest step is another one for each process ({listed}); all must see the same folder, "
-                "on a file system that they share"
-            )
-    if steps:
-        return read_metadata(folder)
-    corrupt = sorted(path.name for path in folder.iterdir() if ".corrupt" in path.name) if folder.is_dir() else []
-    if corrupt:
-        raise CheckpointError(
-            f"{folder}: no intact checkpoint ({some(corrupt)} were set aside); restore the folder from a copy, or "
-            "delete them, and the run begins again"
-        )
-    return None
-
-
-def list_steps(folder: Any) -> list[int]:
-    """Steps in a folder, ascending, without touching it: it may belong to a run that is training."""
-    folder = absolute(folder)
-    if not folder.is_dir():
-        return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
 
 
 def save_frozen(folder: Any, frozen: Named) -> None:
@@ -341,35 +288,7 @@ def restore_named(folder: Any, abstract: Named, *, step: int | None = None) -> F
         )
 
     steps = folder / "checkpoints"
-    return _first_intact(steps, list_steps(steps), step, read)
-
-
-def _first_intact(
-    folder: epath.Path,
-    steps: Sequence[int],
-    step: int | None,
-    read: Callable[[epath.Path], Any],
-    set_aside: Callable[[epath.Path], str] = lambda path: "",
-) -> Any:
-    """`read` of `step`, or of the newest step that is not damaged."""
-    if not steps or (step is not None and step not in steps):
-        known = f"; there are {', '.join(map(str, steps))}" if steps else ""
-        wanted = "a step" if step is None else f"step {step}"
-        raise CheckpointError(f"{folder}: there is no checkpoint of {wanted}{known}")
-    reasons = []
-    for number in [step] if step is not None else sorted(steps, reverse=True):
-        path = folder / str(number)
-        try:
-            return read(path)
-        except DamagedError as error:
-            reasons.append(f"step {number}: {error}")
-            done = set_aside(path) if step is None else ""
-            if jax.process_index() == 0:
-                print(f"checkpoint {path} is damaged and skipped: {error}{done}", flush=True)
-    raise CheckpointError(
-        f"{folder}: no intact checkpoint ({'; '.join(reasons)}); "
-        + ("choose another step" if step is not None else "restore the folder from a copy")
-    )
+    return first_intact(steps, list_steps(steps), step, read)
 
 
 def _frozen_table(folder: epath.Path) -> Table:
@@ -387,10 +306,6 @@ def _damaged_frozen(folder: epath.Path, error: Exception) -> CheckpointError:
 
 def _differing(there: Table, here: Table) -> list[str]:
     return [name for name in there | here if there.get(name) != here.get(name)]
-
-
-def _corrupt_names(path: epath.Path) -> list[epath.Path]:
-    return [path.parent / f"{path.name}.corrupt{'' if number == 1 else number}" for number in range(1, 1000)]
 
 
 def _barrier(name: str) -> None:

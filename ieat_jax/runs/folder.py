@@ -36,7 +36,8 @@ from ieat_jax.model.partition import join
 from ieat_jax.model.unified import UnifiedModel
 from ieat_jax.runs import manifest
 from ieat_jax.runs.arrays import some
-from ieat_jax.runs.checkpoints import list_steps, restore_named
+from ieat_jax.runs.checkpoints import restore_named
+from ieat_jax.runs.steps import list_steps
 from ieat_jax.storage import local_path
 from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
 

@@ -11,13 +11,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from etils import epath
 
 FILE = "manifest.json"
 HASHED = 1 << 20  # bytes of a file of arrays up to which it is hashed: Orbax's own files are smaller
 
-Folder = Path | epath.Path
+Folder: TypeAlias = Path | epath.Path
 Marks = dict[str, list[str]]  # file, relative to the folder -> the contents that it may have
 
 

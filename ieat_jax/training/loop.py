@@ -20,7 +20,7 @@ from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.partition import split
 from ieat_jax.model.sharding import make_mesh
 from ieat_jax.objectives.stages import make_objective, stage_of
-from ieat_jax.runs.checkpoints import Checkpoints, list_steps, load_frozen, resume_point, save_frozen
+from ieat_jax.runs.checkpoints import Checkpoints, load_frozen, save_frozen
 from ieat_jax.runs.claim import Claim
 from ieat_jax.runs.folder import (
     CHECKPOINTS,
@@ -30,6 +30,7 @@ from ieat_jax.runs.folder import (
     save_run_files,
     write_protected,
 )
+from ieat_jax.runs.steps import list_steps, resume_point
 from ieat_jax.storage import local_path
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.training.clock import Throughput

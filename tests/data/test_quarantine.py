@@ -65,3 +65,14 @@ def test_threads(tmp_path):
         list(pool.map(work, range(400)))
     assert (quarantine.total, len(quarantine)) == (400, 50)
     assert len((tmp_path / "bad.jsonl").read_text().splitlines()) == 50
+
+
+def test_a_list_that_cannot_be_written_ends_no_run(tmp_path, capsys):
+    quarantine = Quarantine(0.5, tmp_path / "quarantine.jsonl")
+    (tmp_path / "quarantine.jsonl").mkdir()
+    quarantine.expect(4)
+    assert quarantine.note("a", "code", "message")
+    assert quarantine.note("b", "code", "message")
+    assert len(quarantine) == 2
+    quarantine.check()
+    assert capsys.readouterr().err.count("quarantine.jsonl: cannot be written") == 1

@@ -16,11 +16,11 @@ from ieat_jax.runs.checkpoints import (
     CheckpointError,
     Checkpoints,
     load_frozen,
-    read_metadata,
     restore_named,
     save_frozen,
 )
 from ieat_jax.runs.fingerprints import fingerprints
+from ieat_jax.runs.steps import read_metadata
 
 # Orbax leaves coroutines of failed loads behind.
 pytestmark = [

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -39,10 +40,10 @@ def start(file, workdir):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def write_recipe(file, config):
-    file.write_text(
-        f"from ieat_jax.config.recipes import from_json\ndef get_config():\n    return from_json({to_json(config)!r})\n"
-    )
+def write_recipe(file, config, more=""):
+    """`more`: lines that run before the training that uses the recipe."""
+    get_config = f"def get_config():\n    return from_json({to_json(config)!r})\n"
+    file.write_text(f"from ieat_jax.config.recipes import from_json\n{more}\n{get_config}")
 
 
 def wait_for(process, text):
@@ -96,8 +97,67 @@ def test_two_starts_on_one_folder_and_one_after_a_kill(corpus, tmp_path):
     third = start(tmp_path / "recipe.py", tmp_path / "run")
     try:
         wait_for(third, "resuming from step")
-        third.terminate()
+        third.send_signal(signal.SIGINT)  # Ctrl-C saves, too
         output, _ = third.communicate(timeout=60)
         assert third.returncode == 75, output
     finally:
         third.kill()
+
+
+# A thread that reads on a file system that hangs, from step 6 on.
+STUCK_READER = """
+import time
+from ieat_jax.data.pipeline import HostRows
+read = HostRows.__getitem__
+def stuck(self, index):
+    while not isinstance(index, slice) and index >= 5 * 8:
+        time.sleep(1000)
+    return read(self, index)
+HostRows.__getitem__ = stuck
+"""
+# The main thread in code that no signal interrupts.
+STUCK_MAIN = """
+import hashlib
+import ieat_jax.training.loop as loop
+def stuck(*arguments, **options):
+    print("stuck now", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
+loop.make_step = stuck
+"""
+
+
+def test_a_stop_is_obeyed_while_the_data_hang(corpus, tmp_path):
+    config = recipe(corpus, "write", train__steps=50, checkpoint__every=100, train__log_every=1)
+    write_recipe(tmp_path / "recipe.py", config, STUCK_READER)
+    process = start(tmp_path / "recipe.py", tmp_path / "run")
+    try:
+        wait_for(process, "step 5/")
+        time.sleep(1)  # until it waits
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    assert process.returncode == 75, output
+    assert "asked to leave: step 5 is saved; start the same command again" in output
+    assert load_run(tmp_path / "run").step == 5
+    assert not (tmp_path / "run/claim.json").exists()
+
+
+def test_a_stop_is_obeyed_while_nothing_can_be_asked_and_at_once_when_repeated(corpus, tmp_path):
+    write_recipe(tmp_path / "recipe.py", recipe(corpus, "write"), STUCK_MAIN)
+    once, twice = (start(tmp_path / "recipe.py", tmp_path / f"run{number}") for number in (1, 2))
+    try:
+        for process in (once, twice):
+            wait_for(process, "stuck now")
+            process.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        assert twice.poll() is None
+        twice.send_signal(signal.SIGTERM)
+        output, _ = twice.communicate(timeout=2)
+        assert (twice.returncode, "asked twice to leave" in output) == (128 + signal.SIGTERM, True)
+        output, _ = once.communicate(timeout=9)
+        assert once.returncode == 75
+        assert "asked to leave, but stuck in recipe.py:" in output
+    finally:
+        once.kill()
+        twice.kill()

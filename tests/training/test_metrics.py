@@ -1,5 +1,8 @@
+import contextlib
 import io
 import json
+import os
+import resource
 import time
 
 import jax.numpy as jnp
@@ -67,6 +70,54 @@ def test_resuming_drops_later_lines_and_one_that_was_cut(tmp_path):
     assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(10, 10), (20, 20), (30, -1)]
     with MetricWriter(tmp_path, total_steps=50, console=False) as writer:
         assert lines(tmp_path) == []
+
+
+def test_a_full_disk_costs_lines_and_no_run(tmp_path, capsys):
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with MetricWriter(tmp_path, total_steps=50, console=False) as writer:
+        writer.write(10, {"loss": 1.0})
+        size = (tmp_path / "metrics.jsonl").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, hard))  # a line is cut short
+        try:
+            for step in (20, 30):
+                writer.write(step, {"loss": 2.0})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        said = capsys.readouterr().err
+        assert said.count("metrics.jsonl: cannot be written (") == 1
+        assert said.count("tensorboard: cannot be written (") == 1
+        writer.write(40, {"loss": 4.0})
+    assert [line["step"] for line in lines(tmp_path)] == [10, 40]
+
+
+def test_files_that_cannot_be_made_or_read_stop_no_run(tmp_path, capsys):
+    (tmp_path / "metrics.jsonl").mkdir()
+    (tmp_path / "tensorboard").write_text("")
+    with MetricWriter(tmp_path, total_steps=20) as writer:
+        writer.write(10, {"loss": 1.0})
+    assert "metrics.jsonl: cannot be written" in (printed := capsys.readouterr()).err
+    assert "tensorboard: cannot be written" in printed.err
+    assert printed.out == "step 10/20  loss 1\n"
+    (tmp_path / "metrics.jsonl").rmdir()
+    (tmp_path / "metrics.jsonl").write_bytes(
+        b'{"step": 1, "loss": 3}\n{"step": 2, "l\xffss": 3}\n[]\n{"step": null}\n\xff\n'
+    )
+    with MetricWriter(tmp_path, total_steps=20, start_step=1) as writer:
+        assert lines(tmp_path) == [{"step": 1, "loss": 3}]
+
+
+def test_a_console_that_is_gone_stops_no_run(tmp_path, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as gone:
+        monkeypatch.setattr("sys.stdout", gone)
+        with MetricWriter(tmp_path, total_steps=20) as writer:
+            writer.write(10, {"loss": 1.0})
+            writer.write(20, {"loss": 1.0})
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            gone.close()
+    assert len(lines(tmp_path)) == 2
 
 
 def test_a_terminal_gets_a_progress_bar(tmp_path, monkeypatch):

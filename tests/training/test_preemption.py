@@ -8,17 +8,28 @@ import threading
 
 import pytest
 
-from ieat_jax.training.preemption import Preemption
+from ieat_jax.training.preemption import Asked, Preemption
 
 
-def test_sigterm_is_noticed_and_the_handler_is_given_back():
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_noticed_and_the_handler_is_given_back(number):
+    before = signal.getsignal(number)
     with Preemption() as preemption:
         assert not preemption.requested(1)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         assert preemption.requested(2)
         assert preemption.requested(3)
-    assert signal.getsignal(signal.SIGTERM) is before
+        with pytest.raises(Asked), preemption.interruptible():
+            pytest.fail("a run that is asked to leave does not begin to wait")
+    assert signal.getsignal(number) is before
+
+
+def test_what_waits_is_interrupted():
+    with Preemption() as preemption:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(Asked), preemption.interruptible():
+            threading.Event().wait(30)
+        assert preemption.requested(1)
 
 
 def test_only_on_the_main_thread():
@@ -53,7 +64,8 @@ PROGRAM = """
 """
 
 
-def test_processes_leave_at_the_same_step():
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_processes_leave_at_the_same_step(number):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -67,7 +79,7 @@ def test_processes_leave_at_the_same_step():
         while "ready" not in (line := processes[1].stdout.readline()):
             if not line:
                 pytest.fail(processes[1].communicate()[1][-2000:])
-        processes[1].send_signal(signal.SIGTERM)  # one of two
+        processes[1].send_signal(number)  # one of two
         ends = [process.communicate(timeout=60) for process in processes]
     finally:
         for process in processes:
