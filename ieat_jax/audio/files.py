@@ -55,6 +55,17 @@ def read_audio(path: str | os.PathLike, *, max_seconds: float, root: str | os.Pa
     Raises:
         AudioError: whatever is wrong, with a code.
     """
+    try:
+        return _read(path, max_seconds, root)
+    except UserError:
+        raise
+    except OSError as error:
+        raise AudioError("unreadable", path, f"cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # what a decoder makes of bytes that nobody has met before
+        raise AudioError("not_audio", path, f"cannot be decoded ({type(error).__name__}: {error})") from error
+
+
+def _read(path: str | os.PathLike, max_seconds: float, root: str | os.PathLike | None) -> np.ndarray:
     file = locate(path, root)
     with _mapped(file, path) as data, ExitStack() as stack:
         try:

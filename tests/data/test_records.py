@@ -221,6 +221,42 @@ def test_a_bad_line_is_named_or_quarantined(name, tmp_path):
     quarantine.check()
 
 
+def places(value, path=()):
+    """Every place in a JSON value."""
+    yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(inner, (*path, key))
+
+
+def replaced(value, path, new):
+    if not path:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = replaced(value[path[0]], path[1:], new)
+    return copy
+
+
+@pytest.mark.parametrize("new", [None, True, -1, 0, 2**63, 1.5, "", " ", "x", [], [None], {}, {"x": 1}], ids=repr)
+def test_a_value_of_any_type_anywhere_is_a_record_or_an_error(new, tmp_path):
+    lines = [json.dumps(replaced(FULL, path, new)) for path in places(FULL) if path]
+    (tmp_path / "r.jsonl").write_text("\n".join(lines))
+    found = [item for _, item in iter_records(tmp_path / "r.jsonl")]
+    assert len(found) == len(lines)
+    for record in found:
+        if not isinstance(record, RecordError):
+            to_json(record)
+
+
+def test_a_flipped_bit_is_a_record_or_an_error(tmp_path):
+    whole = json.dumps(FULL, ensure_ascii=False).encode()
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+        (tmp_path / "r.jsonl").write_bytes(damaged)
+        assert all(isinstance(item, RecordError) or to_json(item) for _, item in iter_records(tmp_path / "r.jsonl"))
+
+
 @pytest.mark.parametrize("key", ["split_audio_file", "response_audio"])
 @pytest.mark.parametrize(
     "audio",
