@@ -136,8 +136,10 @@ def responses(arguments: argparse.Namespace) -> int:
     """`prepare responses`."""
     from ieat_jax.data.records import read_records, write_records
     from ieat_jax.preparation.responses import add_responses, text_generator
+    from ieat_jax.text.checks import check_text
 
     started = time.perf_counter()
+    check_text(arguments.system_text, "--system-text")
     targets = _targets(arguments.records, arguments.out)
     quarantine = Quarantine(arguments.max_bad_share, arguments.out / QUARANTINE_FILE)
     read = {path: read_records(path, quarantine=quarantine) for path in arguments.records}

@@ -104,6 +104,20 @@ def parse_object(line: bytes) -> dict:
     return value
 
 
+def check_object(value: dict, path: str | Path, line: int) -> None:
+    """The checks of a line of a file, for an object that was made in Python.
+
+    Raises:
+        RecordError: nested too deeply, or a string that cannot be written as UTF-8 or used as a path.
+    """
+    try:
+        if not isinstance(value, dict):
+            raise _Reject("not_an_object", f"a record is a dictionary, this is {type(value).__name__}")
+        _check_values(value)
+    except _Reject as reject:
+        raise RecordError(reject.code, path, line, reject.message) from reject
+
+
 def _check_values(root: dict) -> None:
     """Refuse deep nesting, and strings that cannot be written as UTF-8 or used as a path."""
     level: list[Any] = [root]
@@ -128,6 +142,8 @@ def _check_values(root: dict) -> None:
 
 
 def _check_string(text: str) -> None:
+    if not isinstance(text, str):  # a key of a dictionary that was made in Python
+        raise _Reject("wrong_type", f"a key is {text!r:.40}, not a string")
     if "\0" in text:
         raise _Reject("nul", f"a string holds the character NUL: {text[:40]!r}")
     try:
@@ -172,7 +188,7 @@ def kind_of(value: Any) -> str:
         list: "a list",
         dict: "an object",
     }
-    return "null" if value is None else names[type(value)]
+    return "null" if value is None else names.get(type(value), type(value).__name__)
 
 
 _DECODER = json.JSONDecoder(

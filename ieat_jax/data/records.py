@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ieat_jax.audio.codec import IDENTITY_FIELDS
-from ieat_jax.data.jsonl import RecordError, kind_of, read_objects
+from ieat_jax.data.jsonl import RecordError, check_object, kind_of, read_objects
 from ieat_jax.data.labels import (
     canonical_emotion,
     canonical_intensity,
@@ -126,7 +126,7 @@ def iter_records(path: str | Path) -> Iterator[tuple[int, Record | RecordError]]
             yield number, value
             continue
         try:
-            record = parse_record(value, path=path, line=number)
+            record = _Parser(path, number).record(value)
             first = lines.setdefault(record.dialogue_id, number)
             if first != number:
                 message = f"dialogue_id {record.dialogue_id!r} stands in line {first} already"
@@ -141,8 +141,9 @@ def parse_record(value: dict, *, path: str | Path = "record", line: int = 0) -> 
     """A JSON object -> Record; `path` and `line` are for the message.
 
     Raises:
-        RecordError: a missing key, a wrong type, a path out of the data folder.
+        RecordError: a missing key, a wrong type, a path out of the data folder, a string that is not UTF-8.
     """
+    check_object(value, path, line)
     return _Parser(path, line).record(value)
 
 
