@@ -1,6 +1,8 @@
 import json
 import os
 import pickle
+import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -255,6 +257,45 @@ def test_a_flipped_bit_is_a_record_or_an_error(tmp_path):
         damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
         (tmp_path / "r.jsonl").write_bytes(damaged)
         assert all(isinstance(item, RecordError) or to_json(item) for _, item in iter_records(tmp_path / "r.jsonl"))
+
+
+def calls_of_python(work):
+    """How many functions of Python are called."""
+    count = 0
+
+    def note(frame, event, argument):
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_units_do_not_cost_a_call_each(tmp_path):
+    def made(units):
+        turns = [turn(1, ieat={"response": {"units": [7] * units}})]
+        write_records(tmp_path / "r.jsonl", [dialogue(turns=turns, ieat_meta={"codec": CODEC})])
+        return calls_of_python(lambda: read_records(tmp_path / "r.jsonl"))
+
+    made(10)  # fills what is remembered
+    assert made(5000) == made(10) < 300
+
+
+def test_records_take_about_as_much_memory_as_their_file(tmp_path):
+    path = tmp_path / "r.jsonl"
+    turns = [{**turn, "ieat": FULL["turns"][0]["ieat"] | {"response": {}}} for turn in (turn(n) for n in range(1, 6))]
+    write_records(path, [dialogue(f"d{number}", turns) for number in range(300)])
+    read_records(path)
+    tracemalloc.start()
+    records = read_records(path)
+    memory = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(records) == 300
+    assert memory < 4 * path.stat().st_size
 
 
 @pytest.mark.parametrize("key", ["split_audio_file", "response_audio"])
