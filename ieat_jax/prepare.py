@@ -25,6 +25,7 @@ from ieat_jax.errors import UserError
 from ieat_jax.preparation.usable import NEEDS
 
 QUARANTINE_FILE = "quarantine.jsonl"
+JOURNAL_FILE = "encoded.partial.jsonl"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         help="system prompt, as config.chat.system_text of the run (default: %(default)r)",
     )
     responses.add_argument("--max-tokens", type=int, default=24, help="longest reply (default: 24)")
+    _share(responses)
     codec = commands.add_parser("codec", help="train a unit codec on the replies of records (one speaker)")
     _records(codec, several=False)
     codec.add_argument("--out", required=True, type=path_argument, help="folder of the codec")
@@ -143,18 +145,24 @@ def responses(arguments: argparse.Namespace) -> int:
     """`prepare responses`."""
     from ieat_jax.data.records import read_records, write_records
     from ieat_jax.preparation.responses import add_responses, text_generator
+    from ieat_jax.text.checks import check_text
 
     started = time.perf_counter()
+    check_text(arguments.system_text, "--system-text")
     targets = _targets(arguments.records, arguments.out)
-    read = {path: read_records(path) for path in arguments.records}
+    quarantine = Quarantine(arguments.max_bad_share, arguments.out / QUARANTINE_FILE)
+    read = {path: read_records(path, quarantine=quarantine) for path in arguments.records}
     generator = text_generator(arguments.llm, arguments.system_text, max_response=arguments.max_tokens)
     everything = [record for records in read.values() for record in records]
-    answered, prompts = add_responses(everything, generator, f"model:{arguments.llm}")
+    quarantine.expect(len(everything))
+    answered, prompts = add_responses(everything, generator, f"model:{arguments.llm}", quarantine)
+    quarantine.check()
     values = iter(answered)
     for path, records in read.items():
-        count = write_records(targets[path], [next(values) for _ in records])
+        count = write_records(targets[path], [value for _ in records if (value := next(values)) is not None])
         print(f"wrote {targets[path]}: {count} dialogues")
     print(f"{prompts} distinct prompts answered in {time.perf_counter() - started:.0f} s")
+    _report(quarantine)
     return 0
 
 
@@ -197,13 +205,14 @@ def units(arguments: argparse.Namespace) -> int:
     for path in arguments.records:
         by_root.setdefault((arguments.audio_root or path.parent).resolve(), []).append(path)
     written = {}
+    journal = arguments.out / JOURNAL_FILE  # until everything is written
     encoded = ids = 0
     for root, paths in by_root.items():
         read = {path: read_records(path, quarantine=quarantine) for path in paths}
         files = reply_files(record for records in read.values() for record in records)
         found = {}
         for number, (file, result) in enumerate(
-            encode_files(files, root, arguments.codec, workers=arguments.workers), 1
+            encode_files(files, root, arguments.codec, workers=arguments.workers, journal=journal), 1
         ):
             found[file] = result
             if number % 1000 == 0 or number == len(files):
@@ -216,6 +225,7 @@ def units(arguments: argparse.Namespace) -> int:
     quarantine.check()
     for path, records in written.items():
         print(f"wrote {path}: {write_records(path, records)} dialogues")
+    journal.unlink(missing_ok=True)
     seconds = time.perf_counter() - started
     print(f"{encoded} replies, {ids} units ({ids / identity['rate'] / 60:.1f} min of speech) in {seconds:.0f} s")
     _report(quarantine)

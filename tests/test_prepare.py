@@ -3,12 +3,15 @@ import json
 import numpy as np
 import pytest
 import soundfile
+from helpers import crashing
 
 from ieat_jax import prepare
 from ieat_jax.audio.files import read_audio
 from ieat_jax.codecs.load import load_codec
+from ieat_jax.codecs.mel import MelCodec
 from ieat_jax.data.records import RecordError, read_records
 from ieat_jax.errors import UserError
+from ieat_jax.preparation import units as extraction
 from ieat_jax.preparation.units import encode_files, resynthesis
 from ieat_jax.text.tokenizer import load_tokenizer
 
@@ -89,6 +92,69 @@ def test_processes_give_the_same_units(corpus):
     for file, units in found[:-1]:
         np.testing.assert_array_equal(units, wanted[file])
     assert found[-1][1].code == "missing"
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), RuntimeError(), MemoryError("much"), UserError("a"), KeyError(3)])
+def test_an_error_of_any_class_costs_its_item_alone(error, corpus, tmp_path, capsys, monkeypatch):
+    encode = MelCodec.encode
+
+    def fails_once(self, waveform):
+        if len(waveform) == 3 * 16_000:
+            raise error
+        return encode(self, waveform)
+
+    monkeypatch.setattr(MelCodec, "encode", fails_once)
+    soundfile.write(corpus / "audio" / "three.wav", buzz(3, 0), 16_000)
+    records = write(
+        corpus / "one_bad.jsonl", [RECORDS[0], dialogue("bad", [("x", "sad", "audio/three.wav")]), RECORDS[1]]
+    )
+    command = ["units", "--records", str(records), "--codec", str(corpus / "codec"), "--workers", "1"]
+    assert prepare.main([*command, "--out", str(tmp_path), "--max-bad-share", "0.5"]) == 0
+    assert "left out 1 of 3 records (1 x not_encoded)" in capsys.readouterr().out
+    assert [record.dialogue_id for record in read_records(tmp_path / "one_bad.jsonl")] == ["d1", "d2"]
+    (note,) = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").open()]
+    assert "audio/three.wav" in note["message"]
+    assert type(error).__name__ in note["message"]
+
+
+def test_a_process_that_dies_costs_its_item_alone(corpus, monkeypatch):
+    monkeypatch.setattr(extraction, "_encode", crashing.encode)
+    (corpus / "audio" / "crash.wav").write_bytes((corpus / "audio" / "r1.wav").read_bytes())
+    files = [f"audio/r{1 + number % 2}.wav" for number in range(20)]
+    files[11] = "audio/crash.wav"
+    found = list(encode_files(files, corpus, corpus / "codec", workers=2))
+    assert [file for file, _ in found] == files
+    assert [getattr(result, "code", None) for _, result in found] == [None] * 11 + ["crashed"] + [None] * 8
+    assert len(found[-1][1]) == 200
+
+
+def test_what_was_encoded_before_a_stop_is_not_encoded_again(corpus, tmp_path, monkeypatch):
+    encoded = []
+    encode = extraction._encode
+    monkeypatch.setattr(extraction, "_encode", lambda job: encoded.append(job[0]) or encode(job))
+    bad = dialogue("bad", [("x", "sad", "audio/none.wav")])
+    records = write(corpus / "stop.jsonl", [*RECORDS, bad])
+    command = ["units", "--records", str(records), "--codec", str(corpus / "codec"), "--workers", "1"]
+    command += ["--out", str(tmp_path)]
+    assert prepare.main(command) == 1  # more bad than accepted: nothing is written
+    assert encoded == ["audio/r1.wav", "audio/r2.wav", "audio/none.wav"]
+    with (tmp_path / "encoded.partial.jsonl").open("a") as journal:
+        journal.write('{"file": "audio/r1.w')  # the machine stopped here
+    encoded.clear()
+    assert prepare.main([*command, "--max-bad-share", "0.5"]) == 0
+    assert encoded == ["audio/none.wav"]
+    assert not (tmp_path / "encoded.partial.jsonl").exists()
+    codec = load_codec(corpus / "codec")
+    first = read_records(tmp_path / "stop.jsonl")[0]
+    wanted = codec.encode(read_audio("audio/r1.wav", max_seconds=9, root=corpus))
+    np.testing.assert_array_equal(first.turns[0].units, wanted)
+    # Another file under the same name is encoded again.
+    journal = tmp_path / "journal"
+    soundfile.write(corpus / "audio" / "changing.wav", buzz(1, 5), 16_000)
+    list(encode_files(["audio/changing.wav"], corpus, corpus / "codec", workers=1, journal=journal))
+    soundfile.write(corpus / "audio" / "changing.wav", buzz(2, 6), 16_000)
+    ((_, ids),) = encode_files(["audio/changing.wav"], corpus, corpus / "codec", workers=1, journal=journal)
+    assert len(ids) == 100
 
 
 def test_a_bad_reply_is_left_out_and_reported(corpus, tmp_path, capsys):

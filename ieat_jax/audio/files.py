@@ -56,6 +56,17 @@ def read_audio(path: str | os.PathLike, *, max_seconds: float, root: str | os.Pa
     Raises:
         AudioError: whatever is wrong, with a code.
     """
+    try:
+        return _read(path, max_seconds, root)
+    except UserError:
+        raise
+    except OSError as error:
+        raise AudioError("unreadable", path, f"cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # what a decoder makes of bytes that nobody has met before
+        raise AudioError("not_audio", path, f"cannot be decoded ({type(error).__name__}: {error})") from error
+
+
+def _read(path: str | os.PathLike, max_seconds: float, root: str | os.PathLike | None) -> np.ndarray:
     file = locate(path, root)
     with _mapped(file, path) as data, ExitStack() as stack:
         try:
@@ -79,6 +90,29 @@ def read_audio(path: str | os.PathLike, *, max_seconds: float, root: str | os.Pa
         for rate, mono, _ in decoded
     ]
     return np.ascontiguousarray(np.concatenate(heard))
+
+
+def check_waveform(waveform: np.ndarray, max_seconds: float, *, where: str = "the waveform") -> np.ndarray:
+    """A 16 kHz mono waveform given in Python as float32 [samples], after the checks that a file gets.
+
+    Raises:
+        AudioError: with the codes of `read_audio`; not_mono for another shape, not_audio for what is no number.
+    """
+    array = np.asarray(waveform)
+    if array.ndim != 1:
+        message = f"its shape is {array.shape}; it must be [samples] at {SAMPLE_RATE // 1000} kHz"
+        raise AudioError("not_mono", where, message)
+    if array.dtype.kind not in "iuf":
+        raise AudioError("not_audio", where, f"holds {array.dtype}, not numbers")
+    if array.dtype.kind in "iu":
+        raise AudioError("out_of_range", where, f"holds {array.dtype}; divide it by {np.iinfo(array.dtype).max + 1}")
+    _check_length(where, len(array) / SAMPLE_RATE, max_seconds)
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    levels = _Levels.of(1)
+    _add_levels(where, levels, array[:, None], array)
+    _check_levels(where, [levels])
+    return array
 
 
 def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
@@ -244,14 +278,18 @@ def _decode(path: str | os.PathLike, sound: soundfile.SoundFile) -> tuple[np.nda
         block = sound.read(min(BLOCK // sound.channels, frames - levels.frames), dtype="float32", always_2d=True)
         if not len(block):
             break
-        if not np.isfinite(block).all():
-            raise AudioError("not_finite", path, "the audio holds NaN or infinity")
         part = mono[levels.frames : levels.frames + len(block)]
         part[:] = block.mean(axis=1)
-        levels.add(block, part)
+        _add_levels(path, levels, block, part)
     if levels.frames < frames - max(0.01 * frames, 0.1 * sound.samplerate):
         raise AudioError("truncated", path, f"the header promises {frames} samples, the file holds {levels.frames}")
     return mono[: levels.frames], levels
+
+
+def _add_levels(path: str | os.PathLike, levels: _Levels, block: np.ndarray, mono: np.ndarray) -> None:
+    if not np.isfinite(block).all():
+        raise AudioError("not_finite", path, "the audio holds NaN or infinity")
+    levels.add(block, mono)
 
 
 def _check_levels(path: str | os.PathLike, streams: list[_Levels]) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,35 +95,52 @@ def parse_object(line: bytes) -> dict:
         raise _Reject("not_utf8", message) from error
     if text.startswith("\ufeff"):
         raise _Reject("bom", "starts with a byte order mark; save the file as UTF-8 without BOM")
+    # A Python function for every number would take ten times as long as reading them: only where one may be too large.
+    shape = line.translate(_SHAPE)
+    decoder = _CAREFUL if any(number in shape for number in _SUSPICIOUS_NUMBERS) else _DECODER
     try:
-        value = _DECODER.decode(text)
+        value = decoder.decode(text)
     except json.JSONDecodeError as error:
         raise _Reject("not_json", f"not one JSON object per line ({error.msg} at character {error.pos})") from error
     except RecursionError as error:
         raise _Reject("too_deep", f"nested deeper than {MAX_DEPTH} levels") from error
     if not isinstance(value, dict):
         raise _Reject("not_an_object", f"a record is a JSON object, this is {kind_of(value)}")
-    _check_values(value)
+    # What makes a bad string of good UTF-8 is an escape.
+    _check_values(value, strings=b"\\u" in line)
     return value
 
 
-def _check_values(root: dict) -> None:
+def check_object(value: dict, path: str | Path, line: int) -> None:
+    """The checks of a line of a file, for an object that was made in Python.
+
+    Raises:
+        RecordError: nested too deeply, or a string that cannot be written as UTF-8 or used as a path.
+    """
+    try:
+        if not isinstance(value, dict):
+            raise _Reject("not_an_object", f"a record is a dictionary, this is {type(value).__name__}")
+        _check_values(value)
+    except _Reject as reject:
+        raise RecordError(reject.code, path, line, reject.message) from reject
+
+
+def _check_values(root: dict, *, strings: bool = True) -> None:
     """Refuse deep nesting, and strings that cannot be written as UTF-8 or used as a path."""
     level: list[Any] = [root]
     for _ in range(MAX_DEPTH):
         inner: list[Any] = []
         for node in level:
-            if isinstance(node, dict):
-                for key in node:
-                    _check_string(key)
-                values = node.values()
-            else:
-                values = node
-            for value in values:
-                if isinstance(value, str):
-                    _check_string(value)
-                elif isinstance(value, dict | list):
-                    inner.append(value)
+            values = node.values() if isinstance(node, dict) else node
+            kinds = set(map(type, values))
+            if strings:
+                for text in node if isinstance(node, dict) else ():
+                    _check_string(text)
+                for text in values if str in kinds else ():
+                    if isinstance(text, str):
+                        _check_string(text)
+            if dict in kinds or list in kinds:
+                inner += [value for value in values if isinstance(value, dict | list)]
         if not inner:
             return
         level = inner
@@ -130,6 +148,8 @@ def _check_values(root: dict) -> None:
 
 
 def _check_string(text: str) -> None:
+    if not isinstance(text, str):  # a key of a dictionary that was made in Python
+        raise _Reject("wrong_type", f"a key is {text!r:.40}, not a string")
     if "\0" in text:
         raise _Reject("nul", f"a string holds the character NUL: {text[:40]!r}")
     try:
@@ -139,7 +159,7 @@ def _check_string(text: str) -> None:
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict:
-    result = dict(pairs)
+    result = {sys.intern(key): value for key, value in pairs}  # one copy of a key for all records
     if len(result) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
@@ -174,9 +194,11 @@ def kind_of(value: Any) -> str:
         list: "a list",
         dict: "an object",
     }
-    return "null" if value is None else names[type(value)]
+    return "null" if value is None else names.get(type(value), type(value).__name__)
 
 
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_pairs, parse_constant=_constant, parse_int=_integer, parse_float=_float, strict=True
-)
+# A line with every digit as 0 shows its long numbers and its three-digit exponents to a plain search.
+_SHAPE = bytes.maketrans(b"123456789E", b"000000000e")
+_SUSPICIOUS_NUMBERS = (b"0" * (MAX_DIGITS + 1), b"0e000", b"0e+000")
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
+_CAREFUL = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_int=_integer, parse_float=_float)

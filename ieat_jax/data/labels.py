@@ -1,5 +1,6 @@
 """The labels: emotions of the user, styles of the reply, their spellings, and the word each has in a think block."""
 
+import functools
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -100,6 +101,7 @@ _PARTS = re.compile(r"[/|,;+&、]")
 _TAG = re.compile(r"([a-z]{2,3})( [a-z0-9]{1,8})*")
 
 
+@functools.lru_cache(maxsize=4096)  # a corpus has few labels and many turns
 def _spelling(raw: str) -> str:
     """One form for what differs by case, width, hyphens, brackets and German's two ways of writing umlauts."""
     text = unicodedata.normalize("NFKC", raw).casefold().strip()

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ieat_jax.audio.codec import IDENTITY_FIELDS
-from ieat_jax.data.jsonl import RecordError, kind_of, read_objects
+from ieat_jax.data.jsonl import RecordError, check_object, kind_of, read_objects
 from ieat_jax.data.labels import (
     canonical_emotion,
     canonical_intensity,
@@ -40,10 +40,11 @@ MAX_UNIT = 2**31 - 1
 _EVENT = re.compile(r"\[([^\[\]]{1,40})\]")
 _CHINESE = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
 _KANA = re.compile(r"[\u3040-\u30ff]")
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cause:
     """Why the user feels so: in words, and where in the dialogue it is said."""
 
@@ -52,7 +53,7 @@ class Cause:
     source: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Turn:
     """What the user said, and the assistant's reply. None = unknown or not annotated."""
 
@@ -70,13 +71,18 @@ class Turn:
     cause: Cause | None = None
     think_text: str | None = None  # thinking to be used as it is
     units: np.ndarray | None = field(default=None, compare=False)  # int32 [n]
-    raw: dict = field(default_factory=dict, repr=False)
+    packed: bytes = field(default=b"{}", repr=False)  # the JSON object it was read from, without its units
     emotion_source: str | None = None  # gold, human, model:NAME
     think_template: str | None = None  # thinking with {emotion} and the like to be filled in
     strange: tuple[tuple[str, str], ...] = ()  # (field, label) that nobody understands: 'emotion', 'style', 'intensity'
 
+    @property
+    def raw(self) -> dict:
+        """The object it was read from, without its units."""
+        return json.loads(self.packed)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One dialogue."""
 
@@ -86,8 +92,13 @@ class Record:
     kind: str | None = None
     speaker: str | None = None
     codec: dict | None = None
-    raw: dict = field(default_factory=dict, repr=False)
+    packed: bytes = field(default=b"{}", repr=False)  # the JSON object it was read from, its turns as null
     strange: tuple[tuple[str, str], ...] = ()  # ('language', what is named) that nobody understands
+
+    @property
+    def raw(self) -> dict:
+        """The object it was read from; its turns, which carry their own, are null."""
+        return json.loads(self.packed)
 
 
 def read_records(path: str | Path, *, quarantine: Quarantine | None = None) -> list[Record]:
@@ -126,7 +137,7 @@ def iter_records(path: str | Path) -> Iterator[tuple[int, Record | RecordError]]
             yield number, value
             continue
         try:
-            record = parse_record(value, path=path, line=number)
+            record = _Parser(path, number).record(value)
             first = lines.setdefault(record.dialogue_id, number)
             if first != number:
                 message = f"dialogue_id {record.dialogue_id!r} stands in line {first} already"
@@ -141,8 +152,9 @@ def parse_record(value: dict, *, path: str | Path = "record", line: int = 0) -> 
     """A JSON object -> Record; `path` and `line` are for the message.
 
     Raises:
-        RecordError: a missing key, a wrong type, a path out of the data folder.
+        RecordError: a missing key, a wrong type, a path out of the data folder, a string that is not UTF-8.
     """
+    check_object(value, path, line)
     return _Parser(path, line).record(value)
 
 
@@ -153,20 +165,22 @@ def to_json(record: Record) -> dict:
         ValueError: the record was not read from a file.
     """
     turns = [_turn_json(turn) for turn in record.turns]
-    if not record.raw:
+    raw = record.raw
+    if not raw:
         raise ValueError("only records that were read have a JSON form; write new ones as dictionaries")
-    value = {key: turns if key == "turns" else item for key, item in record.raw.items()}
+    value = {key: turns if key == "turns" else item for key, item in raw.items()}
     if record.codec is not None:
         value["ieat_meta"] = {**(value.get("ieat_meta") or {}), "codec": record.codec}
     return value
 
 
 def _turn_json(turn: Turn) -> dict:
+    raw = turn.raw
     if turn.units is None:
-        return turn.raw
-    ours = turn.raw.get("ieat") or {}
+        return raw
+    ours = raw.get("ieat") or {}
     response = {**(ours.get("response") or {}), "units": np.asarray(turn.units).tolist()}
-    return {**turn.raw, "ieat": {**ours, "response": response}}
+    return {**raw, "ieat": {**ours, "response": response}}
 
 
 def with_units(record: Record, units: Mapping[int, np.ndarray], codec: dict) -> Record:
@@ -244,7 +258,7 @@ class _Parser:
             kind=_kind(self.get(meta, "kind", str, "ieat_meta.")),
             speaker=self.get(meta, "speaker", str, "ieat_meta."),
             codec=codec,
-            raw=value | {"turns": None},  # the turns carry their own
+            packed=self.packed(value | {"turns": None}),
             strange=tuple(strange),
         )
 
@@ -293,7 +307,7 @@ class _Parser:
             think_text=self.get(think, "text", str, inside + "think.") or None,
             think_template=self.get(think, "template", str, inside + "think.") or None,
             units=None if units is None else self.units(units, inside + "response.units"),
-            raw=value if units is None else _without_units(value),
+            packed=self.packed(value if units is None else _without_units(value)),
             emotion_source=canonical_source(self.get(emotion, "source", str, inside + "emotion.")),
             strange=tuple(strange),
         )
@@ -301,6 +315,13 @@ class _Parser:
     def _either(self, value: dict, key: str, where: str) -> str | None:
         """`input_X or X`, as HumDial's scripts read it."""
         return self.get(value, "input_" + key, str, where) or self.get(value, key, str, where)
+
+    def packed(self, value: dict) -> bytes:
+        """The object as JSON: as dictionaries, what is kept for a faithful copy would take five times the memory."""
+        try:
+            return _ENCODER.encode(value).encode()
+        except (TypeError, ValueError) as error:  # what JSON has no word for, in an object that was made in Python
+            self.fail("wrong_type", f"cannot be written as JSON ({error})")
 
     def strings(self, values: list, where: str) -> tuple[str, ...]:
         if not all(isinstance(value, str) for value in values):
@@ -333,7 +354,7 @@ class _Parser:
         return path
 
     def units(self, values: list, where: str) -> np.ndarray:
-        if not all(type(value) is int and 0 <= value <= MAX_UNIT for value in values):
+        if values and not (set(map(type, values)) == {int} and min(values) >= 0 and max(values) <= MAX_UNIT):
             self.fail("wrong_type", f"{where} must be whole numbers of 0 and above")
         return np.asarray(values, np.int32)
 
@@ -363,7 +384,7 @@ def _kind(raw: str | None) -> str | None:
 
 
 def _without_units(value: dict) -> dict:
-    """The turn without its units, which are kept as an array: as lists they would take ten times the memory."""
+    """The turn without its units, which are kept as an array."""
     ours = value["ieat"]
     response = {key: item for key, item in ours["response"].items() if key != "units"}
     return {**value, "ieat": {**ours, "response": response}}

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ieat_jax.data.injection import privileged
+from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, to_json
 from ieat_jax.errors import UserError
 from ieat_jax.inference.generator import Generator, Limits, Reply
@@ -28,6 +29,7 @@ from ieat_jax.model.names import map_named
 from ieat_jax.model.unified import build_model
 from ieat_jax.text.chat import ChatFormat
 
+_Key = tuple[tuple[str, str | None], ...]  # (words, reply) of every turn
 GREEDY = Sampling(temperature=0.0)
 
 
@@ -55,36 +57,62 @@ def told(record: Record, index: int) -> str:
     return f"{record.turns[index].text} ({known})" if known else record.turns[index].text
 
 
-def add_responses(records: Sequence[Record], generator: Generator, source: str) -> tuple[list[dict[str, Any]], int]:
+def add_responses(
+    records: Sequence[Record], generator: Generator, source: str, quarantine: Quarantine | None = None
+) -> tuple[list[dict[str, Any] | None], int]:
     """(JSON objects of the records with a reply to every turn that had none, distinct prompts that were answered).
 
-    `source` is stored as the replies' provenance, `ieat.response.source`. Equal prompts are answered once.
+    Args:
+        records: dialogues.
+        generator: answers them; equal prompts once.
+        source: stored as the replies' provenance, `ieat.response.source`.
+        quarantine: notes the dialogues that cannot be answered, whose object is then None; without, they raise.
 
     Raises:
-        UserError: the model answers nothing to a prompt, which is named.
+        UserError: a prompt that cannot be answered, or is answered with nothing; it is named.
     """
     history: list[tuple[UserTurn, ...]] = [()] * len(records)
-    values = [copy.deepcopy(to_json(record)) for record in records]
-    answers: dict[tuple[tuple[str, str | None], ...], str] = {}
+    values: list[dict[str, Any] | None] = [copy.deepcopy(to_json(record)) for record in records]
+    answers: dict[_Key, str | UserError] = {}
     for index in range(max((len(record.turns) for record in records), default=0)):
         asked = {
             number: (*history[number], UserTurn(text=told(record, index)))
             for number, record in enumerate(records)
-            if index < len(record.turns)
+            if index < len(record.turns) and values[number] is not None
         }
         open_turns = {_key(turns): turns for number, turns in asked.items() if not _said(records[number], index)}
         new = {key: turns for key, turns in open_turns.items() if key not in answers}
-        for key, reply in zip(new, generator.reply(list(new.values()), think=False), strict=True):
-            if not reply.text:
-                raise UserError(f"{source} answers nothing to {new[key][-1].text!r}; use another LLM or system text")
-            answers[key] = _whole_sentences(reply)
+        for key, reply in zip(new, _replies(generator, list(new.values())), strict=True):
+            if not isinstance(reply, UserError) and not reply.text:
+                reply = UserError(f"{source} answers nothing to {new[key][-1].text!r}; use another LLM or system text")
+            if isinstance(reply, UserError) and quarantine is None:
+                raise reply
+            answers[key] = reply if isinstance(reply, UserError) else _whole_sentences(reply)
         for number, turns in asked.items():
             text = _said(records[number], index)
             if not text:
                 text = answers[_key(turns)]
+                if isinstance(text, UserError):
+                    name = records[number].dialogue_id
+                    quarantine.note(name, "not_answered", f"{name}: turn {index + 1}: {text}")
+                    values[number] = None
+                    continue
                 _store(values[number]["turns"][index], text, source)
             history[number] = (*turns[:-1], turns[-1].answered(text))
-    return values, len(answers)
+    return values, sum(not isinstance(answer, UserError) for answer in answers.values())
+
+
+def _replies(generator: Generator, dialogues: list[tuple[UserTurn, ...]]) -> list[Reply | UserError]:
+    """A reply to each, or what is wrong with it: where all together fail, each is asked on its own."""
+    if not dialogues:
+        return []
+    try:
+        return list(generator.reply(dialogues, think=False))
+    except UserError as error:
+        if len(dialogues) == 1:
+            return [error]
+    middle = len(dialogues) // 2
+    return [*_replies(generator, dialogues[:middle]), *_replies(generator, dialogues[middle:])]
 
 
 def _whole_sentences(reply: Reply) -> str:
@@ -98,7 +126,7 @@ def _said(record: Record, index: int) -> str:
     return record.turns[index].response_text
 
 
-def _key(turns: Sequence[UserTurn]) -> tuple[tuple[str, str | None], ...]:
+def _key(turns: Sequence[UserTurn]) -> _Key:
     return tuple((turn.text, turn.response) for turn in turns)
 
 

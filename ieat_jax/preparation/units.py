@@ -1,11 +1,12 @@
 """Offline speech units: a codec trained on the replies of a corpus, and records with the units of their replies."""
 
+import json
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from itertools import islice
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def train_on_replies(
 ) -> tuple[MelCodec, dict[str, float]]:
     """Train a codec on replies drawn at random, `minutes` at most -> (codec, figures of `resynthesis` on others).
 
-    A file that cannot be read is noted in the quarantine under its path. Figures are empty for small corpora.
+    A file that cannot be used is noted in the quarantine under its path. Figures are empty for small corpora.
 
     Raises:
         UnitError: no replies. CodecError: too little speech.
@@ -92,24 +93,67 @@ def resynthesis(codec: UnitCodec, waveforms: Sequence[np.ndarray]) -> dict[str, 
 
 
 def encode_files(
-    files: Sequence[str], root: Path, codec: Path, *, workers: int | None = None
+    files: Sequence[str], root: Path, codec: Path, *, workers: int | None = None, journal: Path | None = None
 ) -> Iterator[tuple[str, np.ndarray | AudioError]]:
-    """(file, its units or what is wrong with it), in the order given; `workers` processes (default: all cores)."""
-    workers = min(workers or os.cpu_count() or 1, -(-len(files) // 8))
-    jobs = ((file, str(root)) for file in files)
+    """(file, its units or what is wrong with it), in the order given; `workers` processes (default: all cores).
+
+    Whatever goes wrong with one file, its process included, is a result like another. `journal`: a file that keeps what
+    was encoded, so that work that was cut off is not done again.
+    """
+    done = _Journal(journal, codec, root) if journal is not None else None
+    known = {} if done is None else done.read(files)
+    jobs = [(file, str(root)) for file in files if file not in known]
+    workers = min(workers or os.cpu_count() or 1, -(-len(jobs) // 8))
     if workers <= 1:
         _load(str(codec))
-        yield from map(_encode, jobs)
-        return
+        found = map(_encode, jobs)
+    else:
+        found = _encode_in_processes(jobs, codec, workers)
+    for file in files:
+        if file in known:
+            yield file, known[file]
+            continue
+        encoded, result = next(found)
+        if done is not None and not isinstance(result, AudioError):
+            done.note(encoded, result)
+        yield encoded, result
+
+
+def _encode_in_processes(
+    jobs: Sequence[tuple[str, str]], codec: Path, workers: int
+) -> Iterator[tuple[str, np.ndarray | AudioError]]:
+    part = 512 * workers  # so that a large corpus is not queued as a whole
+    start = 0
+    while start < len(jobs):
+        with _processes(codec, workers) as pool:
+            try:
+                while start < len(jobs):
+                    for result in pool.map(_encode, jobs[start : start + part], chunksize=8):
+                        yield result
+                        start += 1
+                return
+            except BrokenProcessPool:
+                pass
+        # A process was killed: by one of the files that follow. Each is tried on its own, until it is found.
+        for job in jobs[start : start + 8 * workers]:
+            start += 1
+            with _processes(codec, 1) as pool:
+                try:
+                    yield pool.submit(_encode, job).result()
+                except BrokenProcessPool:
+                    yield job[0], AudioError("crashed", job[0], "the process that encoded it died")
+                    break
+
+
+@contextmanager
+def _processes(codec: Path, workers: int) -> Iterator[ProcessPoolExecutor]:
     # Spawned, not forked: the caller may run threads that a fork would leave in a broken state.
     context = multiprocessing.get_context("spawn")
     with (
         _one_thread_each(),
         ProcessPoolExecutor(workers, mp_context=context, initializer=_load, initargs=(str(codec),)) as pool,
     ):
-        # In parts, so that a large corpus is not queued as a whole.
-        while part := list(islice(jobs, 512 * workers)):
-            yield from pool.map(_encode, part, chunksize=8)
+        yield pool
 
 
 _codec: UnitCodec | None = None
@@ -126,6 +170,46 @@ def _encode(job: tuple[str, str]) -> tuple[str, np.ndarray | AudioError]:
         return file, _codec.encode(read_audio(file, max_seconds=MAX_SECONDS, root=root))
     except AudioError as error:
         return file, error
+    except Exception as error:  # a codec's, of which one file must not end the work on all
+        return file, AudioError("not_encoded", file, f"cannot be encoded ({type(error).__name__}: {error})")
+
+
+class _Journal:
+    """A file of what was encoded: a line for each audio file, which counts while the file and the codec are those."""
+
+    def __init__(self, path: Path, codec: Path, root: Path):
+        self.path, self.root = path, root
+        self.identity = load_codec(codec).identity()
+
+    def read(self, files: Iterable[str]) -> dict[str, np.ndarray]:
+        """The units that are known already."""
+        if not self.path.is_file():
+            return {}
+        lines, wanted = {}, set(files)
+        for line in self.path.read_bytes().splitlines():
+            with suppress(ValueError, KeyError, TypeError):  # the last line may be cut off
+                entry = json.loads(line)
+                if (entry["codec"], entry["root"]) == (self.identity, str(self.root)) and entry["file"] in wanted:
+                    lines[entry["file"]] = entry
+        return {
+            file: np.asarray(entry["units"], np.int32)
+            for file, entry in lines.items()
+            if entry["state"] == self._state(file)
+        }
+
+    def note(self, file: str, units: np.ndarray) -> None:
+        """Add one."""
+        entry = {"file": file, "root": str(self.root), "state": self._state(file), "codec": self.identity}
+        entry["units"] = units.tolist()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(entry) + "\n")
+
+    def _state(self, file: str) -> list[int]:
+        with suppress(OSError):
+            status = (self.root / file).stat()
+            return [status.st_size, status.st_mtime_ns]
+        return []
 
 
 @contextmanager

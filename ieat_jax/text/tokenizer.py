@@ -20,6 +20,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ieat_jax.errors import UserError
 from ieat_jax.storage import local_path
+from ieat_jax.text.checks import check_text
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>", "<|audio|>")
 TOKENIZER_FILE, SENTENCEPIECE_FILE = "tokenizer.json", "tokenizer.model"
@@ -97,7 +98,8 @@ class Tokenizer:
         """Ids that the text has inside a longer one; nothing added, no control token made out of what it says.
 
         Raises:
-            TokenizerError: half of a character pair, or the vocabulary has nothing for a character of the text.
+            TextError: not a text, such as half of a character pair.
+            TokenizerError: the vocabulary has nothing for a character of it.
         """
         return self._encode(text, self._inner)
 
@@ -106,7 +108,7 @@ class Tokenizer:
         return self._encode(text, self._backend if self._begins_anew else self._inner)
 
     def _encode(self, text: str, backend: tokenizers.Tokenizer) -> list[int]:
-        check_text(text)
+        check_text(text.replace("\0", " ") if isinstance(text, str) else text)  # NUL is a token like another
         try:
             ids = backend.encode(text, add_special_tokens=False).ids
             if self._forbidden.isdisjoint(ids):
@@ -115,8 +117,6 @@ class Tokenizer:
             first, *others = _broken(text, self._spelled)
             ids = backend.encode(first, add_special_tokens=False).ids
             ids += [token for piece in others for token in self._inner.encode(piece, add_special_tokens=False).ids]
-        except TokenizerError:
-            raise
         except Exception as error:  # a bare one, of a vocabulary without a token for what it does not know
             raise TokenizerError(f"the tokenizer has no tokens for {text[:60]!r} ({error})") from error
         return [token for token in ids if token not in self._forbidden]
@@ -202,9 +202,9 @@ class SentencePieceTokenizer:
         """Ids that the text has inside a longer one; nothing added, no control token made out of what it says.
 
         Raises:
-            TokenizerError: half of a character pair.
+            TextError: not a text, such as half of a character pair.
         """
-        check_text(text)
+        check_text(text.replace("\0", " ") if isinstance(text, str) else text)  # NUL is a token like another
         return self._processor.encode(text, out_type=int, add_bos=False, add_eos=False)
 
     def encode_after_control(self, text: str) -> list[int]:
@@ -247,23 +247,6 @@ class SentencePieceTokenizer:
     def load(cls, path: str | Path) -> TextTokenizer:
         """`load_tokenizer` without renames."""
         return load_tokenizer(path)
-
-
-def check_text(text: str) -> str:
-    """The text, if it can be written as UTF-8: Python makes half of a character pair of an argument that is not.
-
-    Raises:
-        TokenizerError: it is no string, or holds half of a character pair.
-    """
-    if not isinstance(text, str):
-        raise TokenizerError(f"a text must be a string, not {type(text).__name__}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise TokenizerError(
-            f"a text holds half of a character pair, or bytes that are not UTF-8: {text[:40]!a}"
-        ) from error
-    return text
 
 
 def load_tokenizer(path: str | Path, rename: Mapping[str, str] | None = None) -> TextTokenizer:

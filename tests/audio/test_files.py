@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ieat_jax.audio.files import SAMPLE_RATE, AudioError, read_audio, write_wav
+from ieat_jax.audio.files import SAMPLE_RATE, AudioError, check_waveform, read_audio, write_wav
 from ieat_jax.errors import UserError
 
 RATE = 16_000
@@ -198,3 +198,34 @@ def test_write_wav_round_trip_and_refusals(tmp_path):
     with pytest.raises(AudioError, match="not_mono"):
         write_wav(tmp_path / "b.wav", tone(channels=2))
     assert not (tmp_path / "b.wav").exists()
+
+
+WAVEFORMS = {
+    "NaN": ("not_finite", half_nan()),
+    "infinite": ("not_finite", half_nan() * 0 + np.inf),
+    "too large for float32": ("not_finite", tone().astype(np.float64) * 1e300),
+    "silent": ("silent", np.zeros(8000)),
+    "constant": ("constant", np.full(8000, 0.3)),
+    "integers": ("out_of_range", (tone() * 32768).astype(np.int16)),
+    "integers as float": ("out_of_range", tone() * 32768),
+    "stereo": ("not_mono", tone(channels=2)),
+    "a number": ("not_mono", np.float32(1)),
+    "none": ("not_mono", None),
+    "texts": ("not_audio", np.array(["a"] * 8000)),
+    "complex": ("not_audio", tone().astype(complex)),
+    "empty": ("too_short", np.zeros(0)),
+    "short": ("too_short", tone(0.05)),
+    "long": ("too_long", tone(6.0)),
+}
+
+
+@pytest.mark.parametrize(("code", "waveform"), WAVEFORMS.values(), ids=WAVEFORMS)
+def test_a_waveform_given_in_python_gets_the_checks_of_a_file(code, waveform):
+    with pytest.raises(AudioError) as caught:
+        check_waveform(waveform, 5.0, where="turn 2")
+    assert caught.value.code == code, str(caught.value)
+    assert str(caught.value).startswith("turn 2: ")
+    for kind in (np.float16, np.float32, np.float64):
+        given = check_waveform(tone().astype(kind), 5.0)
+        assert given.dtype == np.float32
+        np.testing.assert_array_equal(given, tone().astype(kind).astype(np.float32))

@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
 
+from ieat_jax import prepare
 from ieat_jax.audio.codec import CodecError, UnitCodec, check_identity
+from ieat_jax.audio.files import write_wav
 from ieat_jax.audio.logmel import log_mel
 from ieat_jax.codecs.load import load_codec
 from ieat_jax.codecs.onnx_graph import codebook_size
+from ieat_jax.data.records import read_records, write_records
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -183,6 +186,21 @@ def test_a_graph_that_fails_and_an_id_beyond_the_codes_are_sentences(tmp_path):
     codec.end_id = 100
     with pytest.raises(CodecError, match=r"ids of .* but cosyvoice-300m has 100 codes"):
         codec.encode(np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32))
+
+
+def test_a_reply_that_is_too_long_for_the_tokenizer_is_left_out(tmp_path, capsys):
+    path = nearest_code(tmp_path / "a.onnx", 4096, 2, "matmul")
+    records = []
+    for name, seconds in (("short", 2), ("long", 31)):
+        write_wav(tmp_path / f"{name}.wav", np.random.default_rng(0).normal(0, 0.1, seconds * 16_000))
+        turn = {"turn_id": 1, "text": "a", "response_text": "b", "response_audio": f"{name}.wav"}
+        records.append({"dialogue_id": name, "turns": [turn]})
+    write_records(tmp_path / "r.jsonl", records)
+    command = ["units", "--records", str(tmp_path / "r.jsonl"), "--codec", str(path), "--out", str(tmp_path / "out")]
+    assert prepare.main([*command, "--max-bad-share", "0.5"]) == 0
+    assert "left out 1 of 2 records (1 x not_encoded)" in capsys.readouterr().out
+    (kept,) = read_records(tmp_path / "out" / "r.jsonl")
+    assert (kept.dialogue_id, len(kept.turns[0].units), kept.codec["rate"]) == ("short", 100, 50)
 
 
 def test_the_graph_of_a_damaged_file_is_not_known(tmp_path):

@@ -1,6 +1,8 @@
 import json
 import os
 import pickle
+import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -219,6 +221,81 @@ def test_a_bad_line_is_named_or_quarantined(name, tmp_path):
     quarantine.expect(len(records))
     assert quarantine.total == 3
     quarantine.check()
+
+
+def places(value, path=()):
+    """Every place in a JSON value."""
+    yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(inner, (*path, key))
+
+
+def replaced(value, path, new):
+    if not path:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = replaced(value[path[0]], path[1:], new)
+    return copy
+
+
+@pytest.mark.parametrize("new", [None, True, -1, 0, 2**63, 1.5, "", " ", "x", [], [None], {}, {"x": 1}], ids=repr)
+def test_a_value_of_any_type_anywhere_is_a_record_or_an_error(new, tmp_path):
+    lines = [json.dumps(replaced(FULL, path, new)) for path in places(FULL) if path]
+    (tmp_path / "r.jsonl").write_text("\n".join(lines))
+    found = [item for _, item in iter_records(tmp_path / "r.jsonl")]
+    assert len(found) == len(lines)
+    for record in found:
+        if not isinstance(record, RecordError):
+            to_json(record)
+
+
+def test_a_flipped_bit_is_a_record_or_an_error(tmp_path):
+    whole = json.dumps(FULL, ensure_ascii=False).encode()
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+        (tmp_path / "r.jsonl").write_bytes(damaged)
+        assert all(isinstance(item, RecordError) or to_json(item) for _, item in iter_records(tmp_path / "r.jsonl"))
+
+
+def calls_of_python(work):
+    """How many functions of Python are called."""
+    count = 0
+
+    def note(frame, event, argument):
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_units_do_not_cost_a_call_each(tmp_path):
+    def made(units):
+        turns = [turn(1, ieat={"response": {"units": [7] * units}})]
+        write_records(tmp_path / "r.jsonl", [dialogue(turns=turns, ieat_meta={"codec": CODEC})])
+        return calls_of_python(lambda: read_records(tmp_path / "r.jsonl"))
+
+    made(10)  # fills what is remembered
+    assert made(5000) == made(10) < 300
+
+
+def test_records_take_about_as_much_memory_as_their_file(tmp_path):
+    path = tmp_path / "r.jsonl"
+    turns = [{**turn, "ieat": FULL["turns"][0]["ieat"] | {"response": {}}} for turn in (turn(n) for n in range(1, 6))]
+    write_records(path, [dialogue(f"d{number}", turns) for number in range(300)])
+    read_records(path)
+    tracemalloc.start()
+    records = read_records(path)
+    memory = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(records) == 300
+    assert memory < 4 * path.stat().st_size
 
 
 @pytest.mark.parametrize("key", ["split_audio_file", "response_audio"])

@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ieat_jax import prepare
+from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import parse_record, read_records, write_records
 from ieat_jax.errors import UserError
 from ieat_jax.inference.generator import Reply
@@ -74,6 +75,32 @@ def test_a_reply_that_was_cut_keeps_its_whole_sentences():
 def test_no_answer_is_an_error_that_names_the_prompt():
     with pytest.raises(UserError, match=r"model:x answers nothing to '\?'"):
         add_responses([record("a", ("?", None, None))], Echo(), "model:x")
+
+
+class Picky(Echo):
+    """Refuses all dialogues together if one of them holds an exclamation mark."""
+
+    def reply(self, dialogues, *, think):
+        for turns in dialogues:
+            if "!" in turns[-1].text:
+                raise UserError(f"the prompt is too long: {turns[-1].text}")
+        return super().reply(dialogues, think=think)
+
+
+def test_a_dialogue_that_cannot_be_answered_is_left_out_and_named():
+    names = "abcdefghij"
+    records = [record(name, (f"{name}.", None, None), (f"{name}{name}.", None, None)) for name in names]
+    records[3] = record("d", ("d.", None, None), ("d!", None, None))
+    records[6] = record("g", ("?", None, None), ("g.", None, None))
+    quarantine, picky = Quarantine(1.0), Picky()
+    values, prompts = add_responses(records, picky, "model:x", quarantine)
+    assert [value is None for value in values] == [name in "dg" for name in names]
+    assert values[0]["turns"][1]["response_text"] == "You say: aa."
+    assert {name: code for name, (code, _) in quarantine.notes.items()} == {"d": "not_answered", "g": "not_answered"}
+    assert "turn 2: the prompt is too long: d!" in quarantine.notes["d"][1]
+    assert prompts == 9 + 8
+    with pytest.raises(UserError, match="too long: d!"):
+        add_responses(records[:5], Picky(), "model:x")
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import sentencepiece
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
+from ieat_jax.text.checks import TextError
 from ieat_jax.text.tokenizer import (
     SPECIAL,
     SentencePieceTokenizer,
@@ -172,7 +173,7 @@ def test_a_sentencepiece_text_does_not_begin_with_a_space():
 @pytest.mark.parametrize("text", ["\ud800", "a\udcffb", "\udfff" * 50, None, 3, b"bytes"])
 def test_what_is_no_text_is_a_sentence(make, text):
     for encode in (make().encode, make().encode_after_control):
-        with pytest.raises(TokenizerError, match=r"half of a character pair|must be a string"):
+        with pytest.raises(TextError, match=r"not UTF-8|must be a string"):
             encode(text)
 
 

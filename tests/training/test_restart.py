@@ -93,6 +93,6 @@ def test_a_changed_key_of_orbaxs_metadata_costs_one_step(runs, tmp_path, capsys)
 def test_metrics_that_cannot_be_written_stop_no_run(runs, tmp_path, capsys):
     (tmp_path / "run/metrics.jsonl").mkdir(parents=True)
     (tmp_path / "run/tensorboard").write_text("")
-    assert train(second(runs), tmp_path / "run").step == 3
+    assert start(second(runs), tmp_path / "run").step == 3
     assert "metrics.jsonl: cannot be written (Is a directory)" in capsys.readouterr().err
     assert parameters(tmp_path / "run") == parameters(runs / "second")

@@ -249,7 +249,12 @@ def _speak_one(argument: tuple[str, Job]) -> tuple[str, float]:
     from ieat_jax.preparation.demo.voice import speak
 
     folder, job = argument
-    waveform = speak(job.text, job.prosody, job.seed)
+    try:
+        waveform = speak(job.text, job.prosody, job.seed)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{job.path}: {job.text!r} cannot be spoken ({type(error).__name__}: {error})") from error
     soundfile.write(Path(folder) / job.path, waveform, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return job.path, len(waveform) / SAMPLE_RATE
 
