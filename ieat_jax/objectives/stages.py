@@ -47,11 +47,7 @@ Heard = tuple[jax.Array, jax.Array]
 
 
 def make_objective(stage: str, settings: Any) -> tuple[Objective, Mapping[str, float]]:
-    """Return the objective of a stage under `config.objective`, and the factors its losses are added up with.
-
-    Raises:
-        UserError: an unknown stage, a negative factor, or a stage whose losses are all switched off.
-    """
+    """The objective of a stage under `config.objective`, and the factors its losses are added up with."""
     if stage not in STAGES:
         raise UserError(f"config.stage: {stage!r} is not one of {', '.join(STAGES)}")
     functions = {"write": write_parts, "align": align_parts, "joint": joint_parts}

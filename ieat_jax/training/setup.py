@@ -43,9 +43,6 @@ def gather(config: ConfigDict, workdir: Path, mesh: jax.sharding.Mesh, *, resumi
     """Tokenizer, codec and data of a run; checks that they fit each other before anything is computed.
 
     `resuming`: the run goes on from a checkpoint, with the tokenizer and codec that it began with.
-
-    Raises:
-        UserError: anything in them that cannot be used, or that does not fit the rest; names the field.
     """
     sizes = model_config(config)
     make_objective(config.stage, config.objective)  # a mistake there is found before weights are read
