@@ -1,6 +1,7 @@
 """Notebooks run as they are, and what is stored in them is what they print and show."""
 
 import base64
+import functools
 import importlib.util
 import itertools
 import json
@@ -8,6 +9,9 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers import tiny_run
+
+from ieat_jax.inference.generator import Generator
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 DATA = re.compile(r"data:(\w+/\w+);base64,([A-Za-z0-9+/=]+)")
@@ -49,6 +53,23 @@ def test_a_notebook_prints_what_is_stored_in_it(path):
                 found = list(differences("".join(output["data"].pop(kind)), "".join(known["data"].pop(kind))))
                 assert found == [], f"cell {cell} of {path.name} shows something else than is stored"
     assert again == stored, f"the outputs in {path.name} are old: python notebooks/execute.py {path}"
+
+
+def test_the_tour_shows_a_run_of_the_readers_own(tmp_path, monkeypatch):
+    run = tiny_run.save_run(tmp_path / "run")
+    monkeypatch.setattr(Generator, "from_run", functools.partial(Generator.from_run, limits=tiny_run.LIMITS))
+    notebook = json.loads((FOLDER / "ieat_tour.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    *_, last = cells
+    source = "".join(last["source"])
+    assert source.startswith('RUN = ""')
+    short = "rows = [(emotion, waveform[:12000], thought) for emotion, waveform, thought in rows[:2]]"
+    own = source.replace('RUN = ""', f"RUN = {str(run)!r}", 1)
+    outputs = executor().run_cells(
+        {"cells": [*cells[:3], *({"cell_type": "code", "source": [t]} for t in (short, own))]}
+    )
+    (page,) = outputs[-1][0]["data"]["text/html"]
+    assert page.count("<audio") == page.count("<img") == page.count(" -&gt; ") == 2
 
 
 def test_a_picture_that_changed_is_noticed():

@@ -166,11 +166,7 @@ def _outside(path: epath.Path, error: BaseException) -> CheckpointError:
 
 
 def load(path: epath.Path, wanted: Mapping[str, Named], tables: Mapping[str, Table]) -> dict[str, Named]:
-    """Load arrays by item and name in their stored types; all processes agree on whether they are intact.
-
-    Raises:
-        DamagedError: arrays are missing, or are not what was saved.
-    """
+    """Arrays by item and name in their stored types, verified; all processes agree on whether they are intact."""
     placed = {
         item: {
             name: jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(tables[item][name][0]), sharding=_placement(leaf))
@@ -249,11 +245,7 @@ def nest(named: Named) -> dict[str, Any]:
 
 
 def by_name(tree: Any) -> Named:
-    """Return the leaves of a tree by name; numbers become arrays.
-
-    Raises:
-        ValueError: two leaves have the same name.
-    """
+    """Leaves by name; numbers become arrays."""
     count = len(jax.tree.leaves(tree))
     named = named_leaves(tree)
     if len(named) != count:

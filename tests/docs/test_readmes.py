@@ -12,17 +12,19 @@ import pytest
 from helpers import tiny_run
 from helpers.commands import ROOT, lines_of, parse
 
+import ieat_jax
 from ieat_jax.audio.files import write_wav
 from ieat_jax.config.recipes import load_config, typed
 from ieat_jax.data.injection import thinking
 from ieat_jax.data.records import parse_record
+from ieat_jax.evaluation.measures import all_measures
+from ieat_jax.inference.generator import Generator
 from ieat_jax.model.names import named_leaves
 from ieat_jax.model.partition import split
 from ieat_jax.model.unified import build_model
 from ieat_jax.objectives.stages import make_objective
-from ieat_jax.runs import folder as run_folder
 
-OUTSIDE = {"runs", "build", "dist", "node_modules"}
+OUTSIDE = {"runs", "build", "dist"}
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LANGUAGES = {"bash", "python", "json", "text", "bibtex"}
 
@@ -102,13 +104,17 @@ def test_links_lead_somewhere(name):
         }, f"{name}: {target} names no heading"
 
 
+# Of a run, of a corpus, of an export, of the reader; what must not be.
+THEIRS = {"quarantine.jsonl", "handover.json", "metrics.jsonl", "config.json", "tensorboard/", "configs/mine.py"}
+THEIRS |= {"data/", "weights/MODEL/", "utils/"}
+
+
 @pytest.mark.parametrize("name", README)
 def test_files_that_are_named_are_there(name):
     """Paths in back quotes, from the README's folder or from the root; those of a run or of a reader are not ours."""
-    theirs = r"(runs|data|weights|exported|scores|llm|whisper|tensorboard|audio|NAME|gpu)/?|configs/mine\.py"
-    quoted = re.findall(r"`([\w./-]+(?:/|\.(?:py|sh|md|toml|ipynb|json)))`", BLOCK.sub("", README[name]))
+    quoted = re.findall(r"`([\w./-]+(?:/|\.(?:py|sh|md|toml|ipynb|jsonl?)))`", BLOCK.sub("", README[name]))
     for path in quoted:
-        if re.match(theirs, path) or path in ("config.json", "handover.json", "metrics.jsonl", "quarantine.jsonl"):
+        if path in THEIRS or "NAME" in path:
             continue
         here, folder = (ROOT / name).parent / path, (ROOT / name).parent
         inside = list(folder.rglob(path)) if "/" not in path else []
@@ -161,7 +167,8 @@ def reader(tmp_path, monkeypatch):
     (text,) = blocks("ieat_jax/data/README.md", "json")
     (tmp_path / "data/mine").mkdir(parents=True)
     (tmp_path / "data/mine/train.jsonl").write_text(json.dumps(json.loads(text)) + "\n", encoding="utf-8")
-    monkeypatch.setattr(run_folder, "load_run", lambda path, **options: tiny_run.make_run())
+    tiny_run.save_run(tmp_path / "runs/demo/joint")
+    monkeypatch.setattr(Generator, "from_run", functools.partial(Generator.from_run, limits=tiny_run.LIMITS))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -173,10 +180,26 @@ TESTED = ("configs/README.md",)
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_code_runs(name, reader, capsys):
+def test_code_runs(name, reader):
+    run_blocks(name)
+
+
+def run_blocks(name):
+    """What the blocks of Python leave behind."""
     namespace = {"__name__": "__main__"}
     for number, text in enumerate(blocks(name, "python")):
         exec(compile(text, f"{name}, block {number}", "exec"), namespace)
+    return namespace
+
+
+def test_what_the_package_readme_adds_can_be_used(reader):
+    added = run_blocks("ieat_jax/README.md")
+    write_wav(reader / "anna_12_sad.wav", tiny_run.voice(1))
+    (record,) = (parse_record(value) for value in added["import_mine"](reader))
+    assert (record.speaker, record.turns[0].emotion, record.turns[0].audio) == ("anna", "sad", "anna_12_sad.wav")
+    assert added["MEASURE"].rows[0].path[0] == added["MEASURE"].name
+    assert added["MEASURE"].name not in {measure.name for measure in all_measures()}
+    assert [turn.response for turn in added["second"].history][-1] == added["second"].text
 
 
 def test_no_code_is_without_a_test():
@@ -231,8 +254,7 @@ def test_citations_are_bibtex():
     entries = re.findall(r"^@(\w+)\{(\w+),", text, re.MULTILINE)
     assert [kind for kind, _ in entries] == ["misc", "software"]
     assert text.count("{") == text.count("}")
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    assert f"version = {{{version}}}" in text
+    assert f"version = {{{ieat_jax.__version__}}}" in text
 
 
 def test_the_figure_is_what_its_script_draws():
@@ -241,3 +263,11 @@ def test_the_figure_is_what_its_script_draws():
     spec.loader.exec_module(draw)
     for theme in draw.THEMES:
         assert Path(ROOT / f"notebooks/figures/model-{theme}.svg").read_text(encoding="utf-8") == draw.draw(theme)
+
+
+def test_the_table_of_helpers_is_whole():
+    said = re.findall(r"`(\w+\.py)`", README["tests/README.md"].partition("## Helpers")[2].partition("## ")[0])
+    assert sorted(said) == sorted(path.name for path in (ROOT / "tests/helpers").glob("*.py"))
+    scripts = README["launch/README.md"].partition("| script |")[2].partition("\n\n")[0]
+    for path in (ROOT / "launch").glob("*.sh"):
+        assert f"`{path.name}`" in scripts, f"launch/README.md says nothing of {path.name}"
