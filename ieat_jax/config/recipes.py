@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
-import importlib.util
 import inspect
 import json
 import math
@@ -19,6 +18,7 @@ import traceback
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,10 +70,11 @@ def _split_spec(spec: str) -> tuple[Path, str | None]:
 
 def _function(path: Path, name: str) -> Callable[..., Any]:
     """A function of a Python file."""
-    module_spec = importlib.util.spec_from_file_location(f"ieat_jax_recipe_{path.stem}", path)
-    module = importlib.util.module_from_spec(module_spec)
+    loader = SourceFileLoader(f"ieat_jax_recipe_{path.stem}", str(path))
+    module = types.ModuleType(loader.name)
+    module.__file__ = str(path)
     try:
-        module_spec.loader.exec_module(module)
+        loader.exec_module(module)
     except SyntaxError as error:
         raise ConfigError(f"{path}: line {error.lineno}: {error.msg}") from error
     except UserError:
@@ -290,7 +291,7 @@ def from_section(kind: type[Section], section: Mapping[str, Any] | ConfigDict, f
     """
     wrong: list[str] = []
     made = _section(kind, section, field, wrong)
-    if wrong:
+    if made is None or wrong:
         raise ConfigError("\n".join(wrong))
     return made
 
@@ -301,7 +302,7 @@ def _section(kind: type[Section], section: Any, field: str, wrong: list[str]) ->
         wrong.append(f"{field}: must be a section with the fields of {kind.__name__}, not {section!r}")
         return None
     kinds = typing.get_type_hints(kind)
-    known = {item.name: kinds[item.name] for item in dataclasses.fields(kind)}
+    known = {item.name: kinds[item.name] for item in dataclasses.fields(typing.cast(Any, kind))}
     values, before = {}, len(wrong)
     for name, value in section.items():
         at = f"{field}.{name}"
@@ -320,7 +321,7 @@ def _section(kind: type[Section], section: Any, field: str, wrong: list[str]) ->
 
 def _value(kind: Any, value: Any, field: str, wrong: list[str]) -> Any:
     if dataclasses.is_dataclass(kind):
-        return _section(kind, value, field, wrong)
+        return _section(typing.cast(type, kind), value, field, wrong)
     if typing.get_origin(kind) is Mapping:
         if not isinstance(value, Mapping | ConfigDict):
             wrong.append(f"{field}: must be a section, not {value!r}")

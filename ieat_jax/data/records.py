@@ -170,7 +170,8 @@ def to_json(record: Record) -> dict:
         raise ValueError("only records that were read have a JSON form; write new ones as dictionaries")
     value = {key: turns if key == "turns" else item for key, item in raw.items()}
     if record.codec is not None:
-        value["ieat_meta"] = {**(value.get("ieat_meta") or {}), "codec": record.codec}
+        meta: Any = value.get("ieat_meta") or {}
+        value["ieat_meta"] = {**meta, "codec": record.codec}
     return value
 
 
@@ -265,7 +266,7 @@ class _Parser:
     def unit_range(self, turns: tuple[Turn, ...], codec: dict | None) -> None:
         for turn in turns:
             if turn.units is not None and len(turn.units):
-                size = self.get(codec, "vocab_size", int, "ieat_meta.codec.", required=True)
+                size = self.get(codec or {}, "vocab_size", int, "ieat_meta.codec.", required=True)
                 if (highest := int(turn.units.max())) >= size:
                     self.fail("unit_range", f"turn {turn.turn_id}: unit {highest}, but the codec has {size}")
 

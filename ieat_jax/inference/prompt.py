@@ -68,7 +68,12 @@ class PromptError(UserError):
 
 
 def load_audio(audio: Path | str | np.ndarray, max_seconds: float) -> np.ndarray:
-    """A file of at most `max_seconds`, or a waveform as it is -> 16 kHz mono waveform [samples]."""
+    """Read a file of at most `max_seconds`, or take a waveform as it is -> 16 kHz mono waveform [samples].
+
+    Raises:
+        AudioError: the file cannot be read.
+        PromptError: a waveform that is too short, or of another shape.
+    """
     if not isinstance(audio, np.ndarray):
         return read_audio(audio, max_seconds=max_seconds)
     if audio.ndim != 1 or len(audio) < MIN_SECONDS * SAMPLE_RATE:

@@ -142,7 +142,8 @@ def _in_chunks(losses: Callable[..., Losses], chunk: int, head: jax.Array, *inpu
     Differentiable in the head and the first input. The backward pass computes logits anew: none outlive their chunk.
     """
     chunks, rest = _cut(inputs, chunk)
-    return _join(jax.lax.map(lambda arrays: losses(head, *arrays), chunks), losses(head, *rest) if rest else None)
+    ce, kl = _join(jax.lax.map(lambda arrays: losses(head, *arrays), chunks), losses(head, *rest) if rest else None)
+    return ce, kl
 
 
 def _in_chunks_forward(losses: Callable[..., Losses], chunk: int, head: jax.Array, *inputs: jax.Array) -> Any:

@@ -23,6 +23,7 @@ from ieat_jax.errors import ConfigError
 from ieat_jax.model.llm import pick_rows
 from ieat_jax.model.lora import strip_lora
 from ieat_jax.model.sight import Sight
+from ieat_jax.model.speak import Speak
 from ieat_jax.model.unified import UnifiedModel
 from ieat_jax.objectives.losses import (
     Parts,
@@ -57,11 +58,13 @@ def stage_of(config: RunConfig) -> Stage:
     """Return the stage that a run trains.
 
     Raises:
-        ConfigError: there is no such stage, or all of its losses are switched off.
+        ConfigError: there is no such stage, it hears but rows hold no clips, or all of its losses are switched off.
     """
     if config.stage not in STAGES:
         raise ConfigError(f"config.stage: must be one of {', '.join(STAGES)}, not {config.stage!r}")
     stage = STAGES[config.stage]
+    if stage.hears and not config.data.shapes.clips:
+        raise ConfigError(f"config.data.shapes.clips: must be at least 1 in stage {config.stage}, which hears")
     if not any(getattr(config.objective, name) for name in stage.losses):
         names = ", ".join(f"config.objective.{name}" for name in stage.losses)
         raise ConfigError(f"stage {config.stage}: every loss is switched off; set one of {names} above 0")
@@ -123,8 +126,14 @@ def text_part(ce: jax.Array, batch: Batch, settings: ObjectiveConfig) -> Parts:
     return parts | {"ce_response": weighted(ce, said.astype(jnp.float32))} | segment_report(ce, batch.target_kind)
 
 
-def attribute_part(model: UnifiedModel, batch: Batch, heard: Heard) -> Sum:
-    """CE of the user's emotion from the mean of each clip's audio states."""
+def attribute_part(model: UnifiedModel, batch: Batch, heard: Heard | None) -> Sum:
+    """Return the CE of the user's emotion from the mean of each clip's audio states.
+
+    Raises:
+        ValueError: the batch has no clips.
+    """
+    if heard is None:
+        raise ValueError("a batch without clips: there is no voice to read an emotion from")
     audio, lengths = heard
     inside = (jnp.arange(audio.shape[2]) < lengths[..., None]).astype(jnp.float32)
     sums = jnp.einsum("bca,bcad->bcd", inside, audio.astype(jnp.float32))
@@ -171,21 +180,19 @@ def joint_parts(model: UnifiedModel, batch: Batch, settings: ObjectiveConfig) ->
     fed = model.speak.feed(states, batch.speak_state, batch.speak_units)
     sight = Sight(batch.speak_positions, batch.speak_ids)
     spoken = model.speak(fed, sight)
-    parts |= unit_parts(model, batch, spoken, settings, twins=twins)
+    parts |= unit_parts(model.speak, batch, spoken, settings, twins=twins)
     parts["consistency"] = consistency_part(model, batch, written, spoken)
     return parts
 
 
-def unit_parts(
-    model: UnifiedModel, batch: Batch, spoken: jax.Array, settings: ObjectiveConfig, *, twins: bool
-) -> Parts:
+def unit_parts(speak: Speak, batch: Batch, spoken: jax.Array, settings: ObjectiveConfig, *, twins: bool) -> Parts:
     """CE of the units, mean over the heads, and KL of the twins' unit heads."""
     present = batch.unit_at >= 0
     targets = jnp.where(present[..., None], pick_rows(batch.speak_targets, batch.unit_at), -1)
     teacher_at = jnp.where(present, pick_rows(batch.speak_teacher[..., None], batch.unit_at)[..., 0], -1)
     ce, kl = chunked_losses(
-        model.speak.unit_logits,
-        model.speak.unit_heads(),
+        speak.unit_logits,
+        speak.unit_heads(),
         pick_rows(spoken, batch.unit_at),
         targets,
         pick_rows(spoken, teacher_at) if twins else None,

@@ -166,7 +166,11 @@ def _outside(path: epath.Path, error: BaseException) -> CheckpointError:
 
 
 def load(path: epath.Path, wanted: Mapping[str, Named], tables: Mapping[str, Table]) -> dict[str, Named]:
-    """Arrays by item and name in their stored types, verified; all processes agree on whether they are intact."""
+    """Load arrays by item and name in their stored types; all processes agree on whether they are intact.
+
+    Raises:
+        DamagedError: arrays are missing, or are not what was saved.
+    """
     placed = {
         item: {
             name: jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(tables[item][name][0]), sharding=_placement(leaf))
@@ -245,7 +249,11 @@ def nest(named: Named) -> dict[str, Any]:
 
 
 def by_name(tree: Any) -> Named:
-    """Leaves by name; numbers become arrays."""
+    """Return the leaves of a tree by name; numbers become arrays.
+
+    Raises:
+        ValueError: two leaves have the same name.
+    """
     count = len(jax.tree.leaves(tree))
     named = named_leaves(tree)
     if len(named) != count:

@@ -169,7 +169,8 @@ def _save_codec(folder: Path, codec: UnitCodec) -> None:
     if hasattr(codec, "save"):
         codec.save(part)
     else:
-        pointer = {"path": str(Path(codec.path).absolute()), **codec.identity()}
+        file = Path(str(getattr(codec, "path", "")))  # of CosyVoice: large, it stays where it is
+        pointer = {"path": str(file.absolute()), **codec.identity()}
         (part / POINTER).write_text(json.dumps(pointer, indent=2) + "\n", encoding="utf-8")
     part.rename(folder)
 

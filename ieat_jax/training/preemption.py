@@ -67,9 +67,12 @@ class Preemption:
 
     @contextlib.contextmanager
     def interruptible(self, *, alone: bool = False) -> Iterator[None]:
-        """Inside, a request raises `Asked` at once: nothing there is worth finishing.
+        """Let a request end what is inside at once: nothing there is worth finishing.
 
         `alone`: only where there are no other processes, which would wait for this one's part of the step.
+
+        Raises:
+            Asked: the run was asked to leave.
         """
         if alone and self._distributed:
             yield

@@ -42,6 +42,9 @@ def gather(config: RunConfig, workdir: Path, mesh: jax.sharding.Mesh, *, resumin
     """Tokenizer, codec and data of a run; checks that they fit each other before anything is computed.
 
     `resuming`: the run goes on from a checkpoint, with the tokenizer and codec that it began with.
+
+    Raises:
+        UserError: anything in them that cannot be used, or that does not fit the rest; names the field.
     """
     sizes = config.model
     if resuming:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.saved_arrays import arrays, assert_same_bits, shapes, three_steps
 from jax.sharding import PartitionSpec
 
-from ieat_jax.errors import UserError
 from ieat_jax.runs import arrays as stored
 from ieat_jax.runs.checkpoints import (
     CheckpointError,
@@ -27,36 +27,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-SPECS = {"think.embed": ("tensor", "fsdp"), "think.layers.up.kernel": (None, "fsdp", "tensor"), "write.norm": ()}
-
-
-def arrays(mesh=None, seed=0):
-    """Parameters and an optimiser state as they come in training."""
-    rng = np.random.default_rng(seed)
-
-    def put(value, *spec):
-        place = jax.devices()[0] if mesh is None else jax.NamedSharding(mesh, PartitionSpec(*spec))
-        return jax.device_put(value, place)
-
-    parameters = {
-        "think.embed": put(rng.normal(size=(64, 16)).astype(np.float32), *SPECS["think.embed"]),
-        "think.layers.up.kernel": put(rng.normal(size=(2, 16, 64)).astype(jnp.bfloat16), None, "fsdp", "tensor"),
-        "write.norm": put(np.array([0.0, -0.0, np.nan, np.inf], np.float32)),
-    }
-    moments = {name: x * 2 for name, x in parameters.items()}
-    return {"trainable": parameters, "optimizer": ({"mu": moments}, put(np.int32(7)))}
-
-
-def shapes(items):
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), items)
-
-
-def assert_same_bits(got, expected):
-    assert jax.tree.structure(got) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-        assert a.dtype == b.dtype
-        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
 def test_round_trip_is_bit_equal_with_metadata_beside_it(tmp_path, mesh_of):
@@ -128,14 +98,6 @@ def test_fingerprints_see_every_bit_and_no_mesh(mesh_of):
     assert booleans["a"] != booleans["b"]
     with jax.set_mesh(mesh_of(1, 4, 1, 2)):  # as in training
         assert fingerprints(on_mesh | {"host": value}) == fingerprints(alone | {"host": value})
-
-
-def three_steps(folder):
-    items = [arrays(seed=step) for step in range(3)]
-    with Checkpoints(folder) as checkpoints:
-        for step, item in enumerate(items, 1):
-            checkpoints.save(step, item, {})
-    return items
 
 
 def data_file(step):
@@ -368,57 +330,3 @@ def test_impossible_settings_name_their_field(tmp_path):
     for change in ({"keep": 0}, {"every": 0}, {"keep_every": -1}):
         with pytest.raises(CheckpointError, match=rf"config.checkpoint.{next(iter(change))}: must be at least"):
             Checkpoints(tmp_path, **change)
-
-
-NAMES = (
-    "lr=[1e-3]",
-    "[!a]",
-    "st*ar",
-    "wh?at",
-    "a{b,c}",
-    "per%20cent",
-    "ha#sh",
-    "$HOME",
-    "quo'te\"",
-    "spa ce",
-    "ünï",
-    "~",
-)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_name_of_a_folder_is_not_a_pattern(tmp_path, name):
-    items = arrays()
-    for other in ("star", "what", "l", "a"):  # what such patterns would find
-        save_frozen(tmp_path / other / "frozen", arrays(seed=1)["trainable"])
-    with Checkpoints(tmp_path / name / "checkpoints") as checkpoints:
-        checkpoints.save(1, items, {})
-    with Checkpoints(tmp_path / name / "checkpoints") as checkpoints:
-        assert_same_bits(checkpoints.restore(None, shapes(items)).items, items)
-    save_frozen(tmp_path / name / "frozen", items["trainable"])
-    assert_same_bits(load_frozen(tmp_path / name / "frozen", shapes(items["trainable"])), items["trainable"])
-
-
-def test_a_name_that_can_not_be_held_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(UserError, match="takes the backslash in this path for a slash"):
-        Checkpoints(tmp_path / "a\\b")
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    "cause", [KeyError("param_name"), TypeError("of a newer Orbax"), OSError(24, "too many files")]
-)
-def test_a_step_whose_files_are_intact_is_never_set_aside(tmp_path, monkeypatch, cause):
-    items = three_steps(tmp_path / "c")[2]
-
-    def fail(*arguments, **options):
-        raise cause
-
-    with Checkpoints(tmp_path / "c") as checkpoints:
-        with monkeypatch.context() as patch:
-            patch.setattr(stored.ocp, "load_checkpointables", fail)
-            with pytest.raises(
-                CheckpointError, match=r"c/3: cannot be read now .*nothing says that its files are damaged"
-            ):
-                checkpoints.restore(None, shapes(items))
-        assert checkpoints.restore(None, shapes(items)).step == 3

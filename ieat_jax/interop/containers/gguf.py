@@ -101,7 +101,11 @@ class GGUFFile:
         return list(self._tensors)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its shape (GGUF stores it reversed)."""
+        """Return the shape of a tensor, in Hugging Face's order: GGUF stores it reversed.
+
+        Raises:
+            InteropError: there is no such tensor.
+        """
         if name not in self._tensors:
             raise InteropError(f"{self._path}: {name} is missing")
         return tuple(int(size) for size in self._tensors[name].shape[::-1])

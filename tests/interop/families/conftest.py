@@ -1,0 +1,1 @@
+from helpers.llm_folders import folder  # noqa: F401 (a fixture)
