@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ieat_jax.config.sections import Shapes
 from ieat_jax.data.arrays import Clip
 from ieat_jax.data.batch import (
     END_OF_TURN,
@@ -14,7 +15,6 @@ from ieat_jax.data.batch import (
     SEGMENT_KINDS,
     SEQUENCE_FIELDS,
     Batch,
-    Shapes,
     padding_like,
 )
 from ieat_jax.data.layout import LayoutError, LayoutOptions, TurnPlan, lay_out
