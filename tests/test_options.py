@@ -43,6 +43,7 @@ WATCHED = {
     "data.max_bad_share": "test_pipeline: bad records",
     "data.read_threads": "test_pipeline: reading on from a step",
     "data.read_ahead": "test_pipeline: reading on from a step",
+    "objective.extra": "test_own: a loss of a user's file",
     "optimizer.max_bad_steps": "test_loop: a loss that is not finite",
     "optimizer.rules": "test_optimizer, test_loop: only what the rules train",
     "train.steps": "test_loop",

@@ -41,7 +41,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
         ConfigError: no such file, no `get_config`, an argument it does not take, an unknown field, a wrong type.
     """
     path, arg = _split_spec(spec)
-    get_config = _function(path, "get_config")
+    get_config = load_function(path, "get_config")
     if arg is not None and not inspect.signature(get_config).parameters:
         raise ConfigError(f"--config={spec}: get_config of {path} takes no argument; leave ':{arg}' out")
     try:
@@ -68,8 +68,15 @@ def _split_spec(spec: str) -> tuple[Path, str | None]:
     return path, found[2]
 
 
-def _function(path: Path, name: str) -> Callable[..., Any]:
-    """A function of a Python file."""
+def load_function(path: str | Path, name: str) -> Callable[..., Any]:
+    """Return a function of a Python file.
+
+    Raises:
+        ConfigError: no such file or function, or a file that cannot be imported.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}")
     loader = SourceFileLoader(f"ieat_jax_recipe_{path.stem}", str(path))
     module = types.ModuleType(loader.name)
     module.__file__ = str(path)
@@ -104,7 +111,7 @@ def load_model(folder: str | Path, name: str) -> ModelConfig:
     known = sorted(file.stem for file in Path(folder).glob("*.py"))
     if not path.is_file():
         raise ConfigError(f"there is no model {name!r} in {folder}, only {', '.join(known)}")
-    return _function(path, "get_model")()
+    return load_function(path, "get_model")()
 
 
 def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -34,6 +34,15 @@ def _is_renaming(pair: Any) -> bool:
     return isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(name, str) and name for name in pair)
 
 
+def _is_loss(pair: Any) -> bool:
+    if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+        return False
+    path, _, name = pair[0].rpartition(":")
+    return (
+        path.endswith(".py") and name.isidentifier() and type(pair[1]) in (int, float) and 0 <= pair[1] < float("inf")
+    )
+
+
 def _is_option(line: Any) -> bool:
     return isinstance(line, str) and all(part.strip() for part in line.partition("="))
 
@@ -156,6 +165,8 @@ class ObjectiveConfig(Section):
     temperature: float = number(2.0, above=0)  # of every KL
     format_weight: float = number(1.0, least=0)  # CE weight of the tokens that close the thinking
     segment_weights: SegmentWeights = section(SegmentWeights)
+    # losses of a user's own: (("FILE.py:FUNCTION", factor), ...); objectives/own.py says what such a function gets
+    extra: tuple[tuple[str, float], ...] = tuple_of((), 'pairs ("FILE.py:FUNCTION", factor of at least 0)', _is_loss)
     chunk: int = number(256, least=1)  # positions of a row whose vocabulary logits a device holds at a time
 
 

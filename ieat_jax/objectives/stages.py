@@ -5,8 +5,7 @@
     joint   ce CE(text) + units CE(units, 4 heads) + internalise KL + internalise_units KL + consistency
 
 The teacher of `align` is the same LLM without LoRA, which reads the transcript and what the user feels; that of `joint`
-is the model itself with its thinking, for the same answer behind an empty think block. Sources and choices: reference
-`objectives.md`; the consistency term is ours.
+is the model itself with its thinking, for the same answer behind an empty think block. The consistency term is ours.
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ from ieat_jax.objectives.losses import (
     segment_report,
     weighted,
 )
+from ieat_jax.objectives.own import Forward, measured, own_losses
 
 Objective = Callable[[UnifiedModel, Batch], Parts]
 Heard = tuple[jax.Array, jax.Array]
@@ -51,7 +51,7 @@ class Stage:
     twins: bool  # an answer without thinking may learn from the same answer with it
     speaks: bool  # replies are spoken, where the model has Speak
     losses: tuple[str, ...]  # factors of `config.objective` that count
-    function: Callable[[UnifiedModel, Batch, ObjectiveConfig], Parts]
+    function: Callable[[UnifiedModel, Batch, ObjectiveConfig], tuple[Parts, Forward]]
 
 
 def stage_of(config: RunConfig) -> Stage:
@@ -75,11 +75,19 @@ def make_objective(config: RunConfig) -> tuple[Objective, Mapping[str, float]]:
     """Return the objective of a run's stage, and the factors that its losses are added up with.
 
     Raises:
-        ConfigError: there is no such stage, or all of its losses are switched off.
+        ConfigError: there is no such stage, all of its losses are switched off, or a user's own cannot be used.
     """
     stage, settings = stage_of(config), config.objective
     factors = {name: getattr(settings, name) for name in stage.losses}
-    return lambda model, batch: stage.function(model, batch, settings), factors
+    own, own_factors = own_losses(settings, factors)
+
+    def objective(model: UnifiedModel, batch: Batch) -> Parts:
+        parts, forward = stage.function(model, batch, settings)
+        for name, loss in own.items():
+            parts[name] = measured(name, loss(model, batch, forward))
+        return parts
+
+    return objective, factors | own_factors
 
 
 def hear(model: UnifiedModel, batch: Batch) -> Heard | None:
@@ -141,20 +149,22 @@ def attribute_part(model: UnifiedModel, batch: Batch, heard: Heard | None) -> Su
     return class_loss(model.emotion.attribute(states), batch.clip_emotion)
 
 
-def write_parts(model: UnifiedModel, batch: Batch, settings: ObjectiveConfig) -> Parts:
+def write_parts(model: UnifiedModel, batch: Batch, settings: ObjectiveConfig) -> tuple[Parts, Forward]:
     """Text in, thinking and reply out."""
-    _, written = read(model, batch, None)
+    states, written = read(model, batch, None)
     ce, _ = text_losses(model, batch, written, None, settings)
-    return text_part(ce, batch, settings)
+    return text_part(ce, batch, settings), Forward(states=states, written=written)
 
 
-def align_parts(model: UnifiedModel, batch: Batch, settings: ObjectiveConfig, heard: Heard | None = None) -> Parts:
+def align_parts(
+    model: UnifiedModel, batch: Batch, settings: ObjectiveConfig, heard: Heard | None = None
+) -> tuple[Parts, Forward]:
     """Self-distillation; `heard` replaces what Listen hears. Without a loss on text the LLM is not run at all."""
     heard = hear(model, batch) if heard is None else heard
     attribute = attribute_part(model, batch, heard)
-    if not (settings.ce > 0 or settings.kl > 0 or settings.eot > 0):
-        return {"attribute": attribute}
-    _, written = read(model, batch, heard)
+    if not (settings.ce > 0 or settings.kl > 0 or settings.eot > 0 or settings.extra):
+        return {"attribute": attribute}, Forward(heard)
+    states, written = read(model, batch, heard)
     teacher = read_as_teacher(model, batch) if batch.teacher_tokens.shape[1] else None
     ce, kl = text_losses(model, batch, written, teacher, settings)
     parts = text_part(ce, batch, settings) | {"attribute": attribute}
@@ -163,10 +173,10 @@ def align_parts(model: UnifiedModel, batch: Batch, settings: ObjectiveConfig, he
         table = kind_table(thought, form=settings.kl_think, response=1.0, end=0.0)
         parts["kl"] = weighted(kl, look_up(table, batch.teacher_kind))
         parts["eot"] = weighted(kl, (batch.teacher_kind == END_OF_TURN).astype(jnp.float32))
-    return parts
+    return parts, Forward(heard, states, written, teacher)
 
 
-def joint_parts(model: UnifiedModel, batch: Batch, settings: ObjectiveConfig) -> Parts:
+def joint_parts(model: UnifiedModel, batch: Batch, settings: ObjectiveConfig) -> tuple[Parts, Forward]:
     """Text and speech together, for a model that speaks or, without Speak, for text alone."""
     heard = hear(model, batch)
     states, written = read(model, batch, heard)
@@ -176,13 +186,13 @@ def joint_parts(model: UnifiedModel, batch: Batch, settings: ObjectiveConfig) ->
     if twins:
         parts["internalise"] = weighted(kl, (batch.teacher_kind > NOT_SUPERVISED).astype(jnp.float32))
     if model.speak is None or not batch.speak_state.shape[1]:
-        return parts
+        return parts, Forward(heard, states, written)
     fed = model.speak.feed(states, batch.speak_state, batch.speak_units)
     sight = Sight(batch.speak_positions, batch.speak_ids)
     spoken = model.speak(fed, sight)
     parts |= unit_parts(model.speak, batch, spoken, settings, twins=twins)
     parts["consistency"] = consistency_part(model, batch, written, spoken)
-    return parts
+    return parts, Forward(heard, states, written, spoken=spoken)
 
 
 def unit_parts(speak: Speak, batch: Batch, spoken: jax.Array, settings: ObjectiveConfig, *, twins: bool) -> Parts:

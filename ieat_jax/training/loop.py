@@ -19,7 +19,7 @@ from ieat_jax.data.sources.jsonl import fingerprint
 from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.partition import split
 from ieat_jax.model.sharding import make_mesh
-from ieat_jax.objectives.stages import make_objective, stage_of
+from ieat_jax.objectives.stages import make_objective
 from ieat_jax.runs.checkpoints import Checkpoints, load_frozen, save_frozen
 from ieat_jax.runs.claim import Claim
 from ieat_jax.runs.folder import (
@@ -60,7 +60,7 @@ def train(config: RunConfig, workdir: str | Path) -> Result:
     Raises:
         UserError: anything in config, data, weights or workdir that cannot be used, and a loss that is not finite.
     """
-    stage_of(config)  # a mistake there is found before data or weights are read
+    make_objective(config)  # a mistake there is found before data or weights are read
     workdir = local_path(workdir, "--workdir")
     mesh = make_mesh(config.mesh)
     check_batch(config.data.batch_size, config.train.accumulate, sequences(config), mesh)

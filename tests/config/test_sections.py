@@ -22,6 +22,7 @@ OUTSIDE = {
     "tokenizer.rename": "(('a',),)",
     "init.allow_new": "('(',)",
     "data.injection.segments": "('mood',)",
+    "objective.extra": "(('mine.py', 1.0),)",
     "optimizer.rules": "(('(', 1.0),)",
     "train.compiler_options": "('novalue',)",
     "model.llm.rope_scaling": "(1.0, 2.0)",

@@ -115,11 +115,13 @@ def test_distillation_is_zero_when_the_student_reads_what_the_teacher_reads(sett
         for clip, words in enumerate(said):
             tokens[row, clip, : len(words)] = words
     heard = (model.think.embed_tokens(tokens), jnp.array([[len(w) for w in said] for _, said in rows]))
-    parts = jax.jit(lambda model, batch, heard: align_parts(model, batch, settings, heard))(model, stack(made), heard)
+    parts = jax.jit(lambda model, batch, heard: align_parts(model, batch, settings, heard)[0])(
+        model, stack(made), heard
+    )
     for name in ("kl", "eot"):
         assert float(parts[name][1]) > 3
         assert abs(float(parts[name][0] / parts[name][1])) <= 1e-6
-    real = jax.jit(lambda model, batch: align_parts(model, batch, settings))(model, stack(made))
+    real = jax.jit(lambda model, batch: align_parts(model, batch, settings)[0])(model, stack(made))
     assert float(real["kl"][0] / real["kl"][1]) > 1e-5
 
 
@@ -157,7 +159,7 @@ def test_every_loss_can_be_switched_off(name, settings):
 def test_without_a_loss_on_text_only_listening_is_computed(settings):
     batch, model = batch_of("align"), tiny_model()
     changed = dataclasses.replace(settings, ce=0.0, kl=0.0, eot=0.0)
-    alone = jax.jit(lambda model, batch: align_parts(model, batch, changed))(model, batch)
+    alone = jax.jit(lambda model, batch: align_parts(model, batch, changed)[0])(model, batch)
     (_, parts), _ = jitted("align", settings)(model, batch)
     assert alone.keys() == {"attribute"}
     assert float(alone["attribute"][0]) == pytest.approx(float(parts["attribute"][0]), rel=1e-5)
