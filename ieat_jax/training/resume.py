@@ -39,11 +39,17 @@ def check_resume(stored: Mapping[str, Any], now: Mapping[str, Any], *, allow: bo
         for line in differences(then, today)
         if not any(re.match(rf"config\.{re.escape(free)}[.:]", line) for free in FREE_FIELDS)
     ]
-    if stored["data"] != now["data"]:
-        changed = [name for name in stored["data"] | now["data"] if stored["data"].get(name) != now["data"].get(name)]
+    sources = stored["data"] | now["data"]
+    changed = [name for name in sources if not _same(stored["data"].get(name), now["data"].get(name))]
+    if changed:
         differing.append(f"the records of {', '.join(changed)}")
     if differing and not allow:
         raise TrainError(
             f"this run began with another configuration ({'; '.join(differing[:8])}); use a new workdir, or set "
             "config.checkpoint.allow_changes=True to go on all the same"
         )
+
+
+def _same(then: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> bool:
+    """Whether a source is what it was, by the fingerprints that were known then."""
+    return then is not None and now is not None and all(now.get(name) == value for name, value in then.items())

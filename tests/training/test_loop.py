@@ -152,14 +152,14 @@ def test_resuming_with_another_configuration_or_other_data_is_refused(corpus, tm
         start(recipe(corpus, "align", objective__kl=2.0), run)
     plain = as_plain(typed(recipe(corpus, "align")))
     saved_more_often = as_plain(typed(recipe(corpus, "align", checkpoint__every=9)))
-    stored = {"config": plain, "data": {"x": 1}}
-    check_resume(stored, {"config": saved_more_often, "data": {"x": 1}}, allow=False)
+    stored = {"config": plain, "data": {"x": {"hash": 1}}}
+    check_resume(stored, {"config": saved_more_often, "data": {"x": {"hash": 1}}}, allow=False)
     older = {name: value for name, value in plain.items() if name != "tokenizer"}  # from before there was that section
     with pytest.raises(TrainError, match=r"config\.tokenizer\.path: '' then"):
         check_resume({"config": older, "data": {}}, {"config": plain, "data": {}}, allow=False)
     with pytest.raises(TrainError, match="the records of x"):
-        check_resume(stored, stored | {"data": {"x": 2}}, allow=False)
-    check_resume(stored, stored | {"data": {"x": 2}}, allow=True)
+        check_resume(stored, stored | {"data": {"x": {"hash": 2}}}, allow=False)
+    check_resume(stored, stored | {"data": {"x": {"hash": 2}}}, allow=True)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +16,12 @@ import numpy as np
 from ieat_jax.audio.codec import check_identity
 from ieat_jax.config.sections import SourceConfig
 from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.data.records import Record, read_records
+from ieat_jax.data.records import Record, read_records, to_json
 from ieat_jax.data.understood import check_labels
 from ieat_jax.errors import UserError
 from ieat_jax.storage import local_path
+
+SAMPLE_BYTES = 4096  # of every recording, for its fingerprint
 
 
 class DataError(UserError):
@@ -72,13 +75,35 @@ def open_sources(
 
 
 def fingerprint(source: Source) -> dict[str, Any]:
-    """What a data source was made of: number of records, and a hash over them, their units included."""
-    digest = hashlib.sha256()
+    """Return what a data source was made of: its number of records, and hashes over all that they say and refer to.
+
+    `hash` is over what stands beside the turns, and units; `content` over every word, label and path; `audio` over the
+    size and a part of every recording, so that a copy of the data elsewhere is the same data.
+    """
+    digest, content, audio = (hashlib.sha256() for _ in range(3))
     for record in source.records:
         digest.update(json.dumps(record.raw, sort_keys=True, ensure_ascii=True, default=_listed).encode())
+        content.update(json.dumps(to_json(record), sort_keys=True, ensure_ascii=True, default=_listed).encode())
         for turn in record.turns:
             digest.update(b"-" if turn.units is None else np.asarray(turn.units, np.int32).tobytes())
-    return {"records": len(source.records), "hash": digest.hexdigest()[:16], "weight": source.weight}
+            audio.update(b"-" if turn.audio is None else _sample(source.audio_root / turn.audio))
+    hashes = {"hash": digest, "content": content, "audio": audio}
+    return {
+        "records": len(source.records),
+        **{name: made.hexdigest()[:16] for name, made in hashes.items()},
+        "weight": source.weight,
+    }
+
+
+def _sample(file: Path) -> bytes:
+    """The size of a file and what stands in its middle; nothing of one that cannot be read, which is quarantined."""
+    try:
+        with file.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(size // 2)
+            return b"%d:" % size + stream.read(SAMPLE_BYTES)
+    except OSError:
+        return b"?"
 
 
 def _listed(value: Any) -> Any:
