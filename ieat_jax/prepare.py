@@ -22,7 +22,6 @@ from pathlib import Path
 from ieat_jax.cli import exit_with, parser_of, path_argument
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
 from ieat_jax.errors import UserError
-from ieat_jax.preparation.usable import NEEDS
 
 QUARANTINE_FILE = "quarantine.jsonl"
 JOURNAL_FILE = "encoded.partial.jsonl"
@@ -83,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         help="longest audio that is accepted (default: 30 for clips, the window that the model hears; 60 for replies)",
     )
-    check.add_argument("--stage", choices=tuple(NEEDS), help="fail, too, where it cannot use the records")
+    check.add_argument("--stage", metavar="NAME", help="fail, too, where stage NAME cannot use the records")
     _share(check)
     return parser
 
@@ -267,9 +266,11 @@ def tokenizer(arguments: argparse.Namespace) -> int:
 def check(arguments: argparse.Namespace) -> int:
     """`prepare check`: problems go to stdout as JSON lines, the summary to stderr."""
     from ieat_jax.data.understood import LabelError, Labels
-    from ieat_jax.preparation.usable import Usable
+    from ieat_jax.preparation.usable import NEEDS, Usable
     from ieat_jax.preparation.validate import ALWAYS_FATAL, check_manifest
 
+    if arguments.stage is not None and arguments.stage not in NEEDS:
+        raise UserError(f"--stage={arguments.stage}: must be one of {', '.join(NEEDS)}")
     quarantine, labels, usable = Quarantine(arguments.max_bad_share), Labels(), Usable()
     root = arguments.audio_root or arguments.records.parent
     found = check_manifest(arguments.records, root, labels, usable, max_seconds=arguments.max_seconds)

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Collection
 
 from ieat_jax.data.records import Record, Turn
+from ieat_jax.objectives.stages import STAGES
 
-# What every turn of a dialogue has to have for a stage, and what one of them has to have.
+# Stage -> what every turn of a dialogue has to have, and what one of them has to have.
 NEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "write": (("text", "reply"), ()),
-    "align": (("audio", "reply"), ()),
-    "joint": (("audio", "reply"), ("units",)),
+    name: (("audio" if stage.hears else "text", "reply"), ("units",) if stage.speaks else ())
+    for name, stage in STAGES.items()
 }
 # Tags that are read as words: a reply's thinking would be spoken, a placeholder stands for nothing.
 _TAG = re.compile(r"</?think(?:ing)?>|<\|[^<>|]{1,40}\|>|</?(?:audio|speech|sound|image|video)>", re.IGNORECASE)
