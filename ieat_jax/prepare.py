@@ -264,7 +264,11 @@ def tokenizer(arguments: argparse.Namespace) -> int:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """`prepare check`: problems go to stdout as JSON lines, the summary to stderr."""
+    """`prepare check`: problems go to stdout as JSON lines, the summary to stderr.
+
+    Raises:
+        UserError: there is no such stage, or the records cannot be read.
+    """
     from ieat_jax.data.understood import LabelError, Labels
     from ieat_jax.preparation.usable import NEEDS, Usable
     from ieat_jax.preparation.validate import ALWAYS_FATAL, check_manifest

@@ -74,12 +74,17 @@ class Checkpoints:
         self._saving: tuple[int, ocp.AsyncResponse[bool]] | None = None
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(keep)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
-        self._orbax = ocp.training.Checkpointer(
-            self.folder,
-            context=saving_context(),
-            preservation_policy=policies.AnyPreservationPolicy(kept),
-            cleanup_tmp_directories=True,
-        )
+        try:
+            self._orbax = ocp.training.Checkpointer(
+                self.folder,
+                context=saving_context(),
+                preservation_policy=policies.AnyPreservationPolicy(kept),
+                cleanup_tmp_directories=True,
+            )
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.folder}: cannot be used ({root_cause(error)}); free space or correct the folder"
+            ) from error
 
     def due(self, step: int) -> bool:
         """Whether the interval asks for a save at `step`."""

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ieat_jax.runs.folder import RunError
+from ieat_jax.runs.folder import RunError, cannot_write
 from ieat_jax.runs.paths import absolute
 
 FILE = "claim.json"
@@ -76,17 +76,21 @@ class _Held:
         self._path = folder / FILE
         self._made = not folder.exists()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make(folder)
             self._file, locked = _take(self._path)
-            self._owner = {
-                "host": socket.gethostname(),
-                "process": os.getpid(),
-                "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-                "kernel": _kernel() if locked else "",
-            }
+        except OSError as error:
+            raise cannot_write(folder, error.strerror or str(error)) from error
+        self._owner = {
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "kernel": _kernel() if locked else "",
+        }
+        try:
             self._beat(0)
         except OSError as error:
-            raise cannot_write(folder, error) from error
+            self._give_back()
+            raise cannot_write(folder, error.strerror or str(error)) from error
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._live, name="claim", daemon=True)
         self._thread.start()
@@ -115,6 +119,9 @@ class _Held:
     def close(self) -> None:
         self._closed.set()
         self._thread.join(timeout=1)
+        self._give_back()
+
+    def _give_back(self) -> None:
         with contextlib.suppress(OSError):
             if self._path.stat().st_ino == os.fstat(self._file).st_ino:
                 self._path.unlink()
@@ -123,11 +130,11 @@ class _Held:
         os.close(self._file)
 
 
-def cannot_write(folder: Path, error: OSError) -> RunError:
-    """What to tell people when the system refuses to write into a run's folder."""
-    if isinstance(error, FileExistsError | NotADirectoryError):
-        return RunError(f"{folder}: is not a folder, or lies below a file; give another workdir")
-    return RunError(f"{folder}: cannot be written ({error.strerror or error}); free space, or give another workdir")
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RunError(f"{folder}: is not a folder, or lies below a file; give another workdir") from error
 
 
 def _take(path: Path) -> tuple[int, bool]:

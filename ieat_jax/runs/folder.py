@@ -12,9 +12,12 @@ metrics.jsonl, tensorboard/, quarantine.jsonl
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Collection, Iterator
@@ -44,6 +47,7 @@ from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
 CONFIG, TOKENIZER, CODEC, FROZEN, CHECKPOINTS = "config.json", "tokenizer", "codec", "frozen", "checkpoints"
 HANDOVER, QUARANTINE = "handover.json", "quarantine.jsonl"
 POINTER = "pointer.json"  # in codec/: {'path': file, **identity}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 PROTECTED = (CONFIG, TOKENIZER, CODEC, HANDOVER)  # files and folders that the run's manifest covers
 
 
@@ -64,6 +68,34 @@ class Run:
     codec: UnitCodec | None
     mesh: Mesh | None  # that the parameters lie on; None = a single device
     metadata: dict[str, Any]  # of the step
+
+
+def cannot_write(folder: Path, reason: str) -> RunError:
+    """What to tell people when the system refuses to write into a run's folder."""
+    return RunError(
+        f"{folder}: cannot be written ({reason}); free space or correct the folder, or give another workdir"
+    )
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Inside, what the system refuses about a run's folder (a full disk, a read-only one) is an error for people.
+
+    Raises:
+        RunError: something in the folder cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        below = error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(folder)
+        if not below and error.errno not in FULL:
+            raise
+        raise cannot_write(folder, error.strerror or str(error)) from error
+    except Exception as error:  # tokenizers and safetensors have no class for it
+        found = re.search(r"(?:[A-Z][^:]*)\(os error \d+\)", str(error))
+        if found is None or isinstance(error, UserError):
+            raise
+        raise cannot_write(folder, found[0]) from error
 
 
 def save_run_files(

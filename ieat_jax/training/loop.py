@@ -29,6 +29,7 @@ from ieat_jax.runs.folder import (
     QUARANTINE,
     save_run_files,
     write_protected,
+    writing,
 )
 from ieat_jax.runs.steps import list_steps, resume_point
 from ieat_jax.storage import local_path
@@ -68,7 +69,7 @@ def train(config: RunConfig, workdir: str | Path) -> Result:
         try:
             with preemption.interruptible():
                 claim = Claim(workdir)
-            with claim, jax.set_mesh(mesh):
+            with claim, writing(workdir), jax.set_mesh(mesh):
                 with preemption.interruptible():
                     begun = resume_point(workdir / CHECKPOINTS)
                     parts = gather(config, workdir, mesh, resuming=begun is not None)

@@ -102,6 +102,6 @@ def test_a_workdir_that_cannot_be_written_is_a_sentence(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file/run"):
         with pytest.raises(RunError, match="is not a folder, or lies below a file; give another workdir"):
             Claim(path)
-    with pytest.raises(RunError, match=r"/proc/run: cannot be written \(.*\); free space, or give another workdir"):
+    with pytest.raises(RunError, match=r"/proc/run: cannot be written \(.*\); free space or correct the folder"):
         Claim("/proc/run")
     assert (tmp_path / "file").read_text() == ""

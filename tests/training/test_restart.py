@@ -1,6 +1,7 @@
 """What an attempt begins with: the newest intact checkpoint, or what the configuration names, never random numbers."""
 
 import json
+import resource
 import shutil
 
 import numpy as np
@@ -96,3 +97,20 @@ def test_metrics_that_cannot_be_written_stop_no_run(runs, tmp_path, capsys):
     assert start(second(runs), tmp_path / "run").step == 3
     assert "metrics.jsonl: cannot be written (Is a directory)" in capsys.readouterr().err
     assert parameters(tmp_path / "run") == parameters(runs / "second")
+
+
+@pytest.mark.parametrize("room", [0, 1000, 20_000])
+def test_a_full_disk_is_a_sentence_whenever_it_is_noticed(runs, tmp_path, room):
+    """A file may have so many bytes: the claim's, the tokenizer's, a checkpoint's are too large."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(
+            UserError, match=r"run.*(cannot be written|could not be saved).*(File too large|os_error|Errno)"
+        ):
+            start(second(runs), tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    if room == 20_000:
+        start(second(runs), tmp_path / "run")  # with room again
+        assert parameters(tmp_path / "run") == parameters(runs / "second")
