@@ -63,7 +63,8 @@ def test_every_flag_that_names_a_file_or_folder_reads_a_path():
     """Flags that take a text are listed, so that a new one is looked at."""
     texts = {
         "train": {"--config"}, "compile_check": {"--config", "--topology"}, "generate": {"--audio", "--text"},
-        "evaluate": {"report --runs", "report --title"}, "prepare": {"check --stage", "responses --llm", "responses --system-text"},
+        "evaluate": {"report --runs", "report --title"},
+        "prepare": {"check --stage", "responses --llm", "responses --system-text"},
         "export": {"--dtype"},
     }  # fmt: skip
     paths = 0
