@@ -1,6 +1,7 @@
 """Fake clusters: programs that write down what they are asked to do, for the tests of the launchers."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,7 @@ class Cluster:
             ["bash", ROOT / "launch" / script, *map(str, arguments)],
             env=self.environment(**environment), cwd=self.folder,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,
+            start_new_session=True, preexec_fn=_heed_ctrl_c,
         )  # fmt: skip
 
     def run(self, script, *arguments, **environment):
@@ -71,6 +72,11 @@ class Cluster:
         """The argument lists of all calls of fake programs so far."""
         file = self.notes / "calls"
         return [call.split("\0")[:-1] for call in file.read_text().split("\36\0")[:-1]] if file.exists() else []
+
+
+def _heed_ctrl_c():
+    """What a shell starts in its background, these tests among it, ignores Ctrl-C, and no script can undo that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
