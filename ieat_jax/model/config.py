@@ -95,6 +95,9 @@ class ListenConfig(Section):
     # 'learned': softmax mix of all encoder layers | 'last': published behaviour
     layer_mix: str = one_of("learned", LAYER_MIXES)
     clip_seconds: float = number(30.0, above=0)  # window per clip; 30 is exact Whisper, less saves work
+    # 'heard': the encoder sees the silence that fills the window, as Whisper and GOAT-SLM do | 'masked': it sees the
+    # clip alone, so that clips may share a window (data.shapes.frames) | 'auto': heard by 'goat', masked for the others
+    padding: str = one_of("auto", PADDINGS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,6 +107,11 @@ class ListenConfig(Section):
             "listen.clip_seconds",
             f"must be at most {limit:g} (listen.encoder.max_positions / 50), not {self.clip_seconds:g}",
         )
+
+    @property
+    def masked(self) -> bool:
+        """Whether the encoder sees a clip alone."""
+        return self.padding == "masked" or (self.padding == "auto" and self.adapter.kind != "goat")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ieat_jax.model.attention import Attention, Mix, attend, rope
 from ieat_jax.model.config import AdapterConfig, EncoderConfig, LLMConfig, ModelConfig, ModelConfigError
 from ieat_jax.model.layers import MLP, LayerNorm, Linear, Names, RMSNorm, constant, normal, stack, standardise
 from ieat_jax.model.llm import make_layers, recompute
+from ieat_jax.model.places import Places
 from ieat_jax.model.sharding import also, array_spec, check_divides, current_mesh, gather, lay, out_sharding
 from ieat_jax.model.sight import Sight
 
@@ -40,6 +41,21 @@ def adapter_length(adapter: AdapterConfig, frames: Count) -> Count:
     return positions // 2 + (positions == 1)
 
 
+def adapter_stride(adapter: AdapterConfig) -> int:
+    """Log-mel frames of one position of the LLM: 16 or 4."""
+    return 16 if adapter.kind == "goat" else 4
+
+
+def slot_length(adapter: AdapterConfig, frames: Count) -> Count:
+    """Frames that a clip of `frames` takes in a window that clips share: with the silence that its last state reads.
+
+    The two convolutions of the encoder's last position read one frame behind the clip, or two where the clip has an odd
+    number of frames; the next clip begins where a position of the LLM does.
+    """
+    stride = adapter_stride(adapter)
+    return (2 * encoder_length(frames) + stride) // stride * stride
+
+
 class Conv(Linear):
     """1-D convolution over [N, P, inputs], kernel [taps, inputs, outputs], zero padding of taps // 2 at both ends."""
 
@@ -49,13 +65,22 @@ class Conv(Linear):
         super().__init__((taps, inputs), outputs, key, bias=True, names=names)
         self.stride = stride
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, P, inputs] -> [N, ceil(P / stride), outputs]."""
+    def __call__(self, x: jax.Array, slots: jax.Array | None = None) -> jax.Array:
+        """[N, P, inputs] -> [N, ceil(P / stride), outputs].
+
+        `slots` [N, P]: what stands in another slot than an output's own place is read as zero.
+        """
         taps, stride = self.kernel.shape[0], self.stride
         count = -(-x.shape[1] // stride)
-        x = jnp.pad(x, ((0, 0), (taps // 2, taps // 2), (0, 0)))
         last = (count - 1) * stride + 1
-        return super().__call__(jnp.stack([x[:, tap : tap + last : stride] for tap in range(taps)], axis=2))
+        around = (taps // 2, taps // 2)
+        x = jnp.pad(x, ((0, 0), around, (0, 0)))
+        read = jnp.stack([x[:, tap : tap + last : stride] for tap in range(taps)], axis=2)
+        if slots is not None:
+            beside = jnp.pad(slots, ((0, 0), around), constant_values=-1)
+            beside = jnp.stack([beside[:, tap : tap + last : stride] for tap in range(taps)], axis=2)
+            read = jnp.where((beside == slots[:, ::stride, None])[..., None], read, 0)
+        return super().__call__(read)
 
 
 class EncoderLayer(nnx.Module):
@@ -87,11 +112,17 @@ class Encoder(nnx.Module):
         self.layers = stack(functools.partial(EncoderLayer, config), config.num_layers, keys[3])
         self.norm = LayerNorm(width)
 
-    def stem(self, mel: jax.Array) -> jax.Array:
-        """Log-mel [N, F, M] -> the states that enter the first layer [N, P, W]."""
-        x = jax.nn.gelu(self.conv1(mel), approximate=False)
-        x = jax.nn.gelu(self.conv2(x), approximate=False)
-        return x + gather(self.positions.get_value()[: x.shape[1]], (None, "embed"), x.dtype)
+    def stem(self, mel: jax.Array, clips: Places) -> jax.Array:
+        """Log-mel [N, F, M] of `clips` -> the states that enter the first layer [N, P, W]."""
+        slots = clips.slots(mel.shape[1])
+        x = jax.nn.gelu(self.conv1(mel, slots), approximate=False)
+        x = jax.nn.gelu(self.conv2(x, slots), approximate=False)
+        table = self.positions.get_value()
+        if slots is None:
+            return x + gather(table[: x.shape[1]], (None, "embed"), x.dtype)
+        offsets = jnp.minimum(clips.halved().offsets(x.shape[1]), len(table) - 1)  # silence may reach beyond
+        table = gather(table, (None, "embed"), x.dtype)
+        return x + table.at[offsets].get(out_sharding=out_sharding(array_spec(x)))
 
     def last_state(self, x: jax.Array, mix: Mix, remat: str) -> jax.Array:
         """States after the last layer, not yet normalised."""
@@ -141,16 +172,16 @@ class GoatAdapter(nnx.Module):
         self.layers = make_layers(layer, adapter.num_layers, keys[3]) if adapter.num_layers else None
         self.norm = RMSNorm(width, 1e-6)
 
-    def __call__(self, x: jax.Array, lengths: jax.Array) -> jax.Array:
-        """Encoder states [N, P, W], of which `lengths` [N] belong to the clip -> [N, A, D]."""
+    def __call__(self, x: jax.Array, clips: Places) -> jax.Array:
+        """Encoder states [N, P, W] of `clips` -> [N, A, D]."""
         for conv in (self.conv1, self.conv2, self.conv3):
-            x = conv(clear(x, lengths))
+            x = conv(clear(x, clips), clips.slots(x.shape[1]))
             value, gate = jnp.split(x, 2, axis=-1)
             x = value * jax.nn.sigmoid(gate)
-            lengths = (lengths + 1) // 2
-        x = clear(x, lengths)
+            clips = clips.halved()
+        x = clear(x, clips)
         if self.layers is not None:
-            sight = Sight.plain(within(x, lengths))
+            sight = clips.sight(x.shape[1])
             rotation = rope(sight.positions, self.head_dim, self.rope_theta)
             mix = functools.partial(attend, q_sight=sight, kv_sight=sight, causal=False, kernel=self.attention)
             body = recompute(lambda x, layer: (layer(x, rotation, mix), None), self.remat)
@@ -172,7 +203,7 @@ class PooledAdapter(nnx.Module):
         self.linear1 = Linear(encoder_width, width, first, bias=True)
         self.linear2 = Linear(width, width, second, bias=True) if config.listen.adapter.kind == "mlp" else None
 
-    def __call__(self, x: jax.Array, lengths: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, clips: Places) -> jax.Array:
         """Pooled states [N, A, W] -> [N, A, D]."""
         x = self.linear1(x if self.norm is None else self.norm(x))
         return x if self.linear2 is None else self.linear2(jax.nn.gelu(x, approximate=False))
@@ -184,28 +215,23 @@ def average_pairs(x: jax.Array) -> jax.Array:
     return (x[:, 0 : 2 * pairs : 2] + x[:, 1 : 2 * pairs : 2]) / 2 if pairs else x
 
 
-def within(x: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Which positions of `x` [N, P, ...] come before `lengths` [N]: bool [N, P]."""
-    return jnp.arange(x.shape[1], dtype=jnp.int32) < lengths[:, None]
+def clear(x: jax.Array, clips: Places) -> jax.Array:
+    """`x` [N, P, W] with zeros, and no gradient, at positions outside of `clips`."""
+    return jnp.where(clips.inside(x.shape[1])[..., None], x, 0)
 
 
-def clear(x: jax.Array, lengths: jax.Array) -> jax.Array:
-    """`x` [N, P, W] with zeros, and no gradient, at positions from `lengths` [N] on."""
-    return jnp.where(within(x, lengths)[..., None], x, 0)
-
-
-def fill_silence(mel: jax.Array, frames: jax.Array) -> jax.Array:
-    """`mel` [N, F, M] with the frames from `frames` [N] on set to what Whisper's log-mel has for appended silence."""
-    inside = within(mel, frames)[..., None]
-    peak = jnp.max(jnp.where(inside, mel, -jnp.inf), axis=(1, 2), keepdims=True)
-    return jnp.where(inside, mel, jnp.maximum(peak - DYNAMIC_RANGE, SILENCE))
+def fill_silence(mel: jax.Array, clips: Places) -> jax.Array:
+    """`mel` [N, F, M] with the frames behind each clip set to what Whisper's log-mel has for appended silence."""
+    inside = clips.inside(mel.shape[1])
+    peak = clips.highest(jnp.max(jnp.where(inside[..., None], mel, -jnp.inf), axis=2))
+    return jnp.where(inside[..., None], mel, jnp.maximum(peak - DYNAMIC_RANGE, SILENCE)[..., None])
 
 
 class Listen(nnx.Module):
-    """Clips in, positions of the LLM out.
+    """Clips in, positions of the LLM out. Frames behind a clip are never read.
 
-    With the `goat` adapter the encoder sees the whole window with silence after the clip, as Whisper does; with `mlp`
-    and `linear` it sees the clip alone, as AudioFlamingo3 and Qwen2-Audio do. Frames after the clip are never read.
+    With `heard` padding the encoder sees a clip's whole window with silence behind the clip, as Whisper does; with
+    `masked` padding it sees the clip alone, as AudioFlamingo3, Qwen2-Audio and Ultravox do.
     """
 
     def __init__(self, config: ModelConfig, key: jax.Array):
@@ -217,37 +243,52 @@ class Listen(nnx.Module):
         self.adapter = (GoatAdapter if goat else PooledAdapter)(config, adapter)
         self.norm = LayerNorm(config.llm.width) if goat else None
 
-    def __call__(self, mel: jax.Array, clip_frames: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, mel: jax.Array, clip_frames: jax.Array, clip_start: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """Log-mel [B, C, F, M] and frames per clip [B, C] -> (audio [B, C, A, D], positions per clip [B, C] int32).
 
-        A clip of 0 frames is filler. Positions from the clip's own on are zero.
+        A clip of 0 frames is filler. Positions from the clip's own on are zero. With `clip_start` [B, C] all clips of
+        a row share one window, [B, 1, F, M] -> [B, 1, A, D]: where each begins, in ascending order and `slot_length`
+        apart, for which padding has to be masked.
         """
         if 0 in clip_frames.shape:
             return self._nothing(mel, clip_frames)
-        frames = fold(clip_frames)
-        audio, lengths = self._adapt(self._encode(fold(mel), frames), frames)
-        return unfold(audio, clip_frames), unfold(lengths, clip_frames)
+        clips = self._places(clip_frames, clip_start)
+        audio, clips = self._adapt(self._encode(fold(mel), clips), clips)
+        if clip_start is not None:
+            return unfold(audio, mel[:, :, 0, 0]), clips.lengths
+        return unfold(audio, clip_frames), unfold(clips.lengths, clip_frames)
 
     def encode(self, mel: jax.Array, clip_frames: jax.Array) -> jax.Array:
         """What the adapter reads: encoder states, mixed or of the last layer, [B, C, P, W]; P is halved if it pools."""
-        return unfold(self._encode(fold(mel), fold(clip_frames)), clip_frames)
+        return unfold(self._encode(fold(mel), self._places(clip_frames, None)), clip_frames)
 
     def adapt(self, states: jax.Array, clip_frames: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`encode`'s states -> (audio, positions per clip), as `__call__`."""
-        audio, lengths = self._adapt(fold(states), fold(clip_frames))
-        return unfold(audio, clip_frames), unfold(lengths, clip_frames)
+        audio, clips = self._adapt(fold(states), self._places(clip_frames, None))
+        return unfold(audio, clip_frames), unfold(clips.lengths, clip_frames)
+
+    def _places(self, clip_frames: jax.Array, clip_start: jax.Array | None) -> Places:
+        if clip_start is None:
+            return Places(fold(clip_frames))
+        if not self.config.listen.masked:
+            raise ModelConfigError(
+                "clips share a window (config.data.shapes.frames), which needs config.model.listen.padding='masked'"
+            )
+        return Places(clip_frames, clip_start)
 
     def _nothing(self, mel: jax.Array, clip_frames: jax.Array) -> tuple[jax.Array, jax.Array]:
         positions = adapter_length(self.config.listen.adapter, mel.shape[2])
         shape = (*clip_frames.shape, positions, self.config.llm.width)
         return jnp.zeros(shape, self.config.dtype), jnp.zeros(clip_frames.shape, jnp.int32)
 
-    def _encode(self, mel: jax.Array, frames: jax.Array) -> jax.Array:
+    def _encode(self, mel: jax.Array, clips: Places) -> jax.Array:
         config, remat = self.config.listen, self.config.remat
-        self._check(mel)
-        mel = fill_silence(mel, frames).astype(self.config.dtype)
-        x, pooled = self.encoder.stem(mel), config.adapter.kind != "goat"
-        sight = Sight.plain(within(x, encoder_length(frames))) if pooled else None
+        self._check(mel, shared=clips.starts is not None)
+        mel = fill_silence(mel, clips).astype(self.config.dtype)
+        x, pooled = self.encoder.stem(mel, clips), config.adapter.kind != "goat"
+        sight = clips.halved().sight(x.shape[1]) if config.masked else None
         mix = functools.partial(attend, q_sight=sight, kv_sight=sight, causal=False, kernel=self.config.attention)
         if self.mix is not None:
             weights = jax.nn.softmax(self.mix.get_value())
@@ -256,20 +297,21 @@ class Listen(nnx.Module):
         x = self.encoder.last_state(x, mix, remat)
         return self.encoder.norm(average_pairs(x) if pooled else x)
 
-    def _adapt(self, states: jax.Array, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
-        audio = self.adapter(states, encoder_length(frames))
+    def _adapt(self, states: jax.Array, clips: Places) -> tuple[jax.Array, Places]:
+        audio = self.adapter(states, clips.halved())
         if self.norm is not None:
             audio = self.norm(audio)
-        lengths = adapter_length(self.config.listen.adapter, frames)
-        return clear(audio, lengths), lengths
+        adapter = self.config.listen.adapter
+        clips = clips.scaled(adapter_length(adapter, clips.lengths), adapter_stride(adapter))
+        return clear(audio, clips), clips
 
-    def _check(self, mel: jax.Array) -> None:
+    def _check(self, mel: jax.Array, *, shared: bool) -> None:
         encoder = self.config.listen.encoder
         if mel.shape[-1] != encoder.num_mels:
             raise ModelConfigError(
                 f"config.model.listen.encoder.num_mels is {encoder.num_mels}, but the log-mel has {mel.shape[-1]} bins"
             )
-        if encoder_length(mel.shape[1]) > encoder.max_positions:
+        if not shared and encoder_length(mel.shape[1]) > encoder.max_positions:
             raise ModelConfigError(
                 f"config.model.listen.encoder.max_positions is {encoder.max_positions}: the encoder reads at most "
                 f"{2 * encoder.max_positions} log-mel frames per clip, not {mel.shape[1]}"
