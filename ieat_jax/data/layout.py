@@ -38,12 +38,13 @@ class TurnPlan:
     """One turn as it is to be laid out, every random choice already made."""
 
     clip: Clip | None  # what the student hears; None: it reads `text`
-    text: str  # what the student reads when there is no clip
-    teacher_text: str  # what the teacher reads
+    text: str | tuple[str, ...]  # what the student reads when there is no clip; pieces become tokens one by one
+    teacher_text: str | tuple[str, ...]  # what the teacher reads
     thinking: dict[str, str]  # segment -> sentence, in order; empty = empty think block
     response: str
     style: int = -1  # index into STYLES
     units: Sequence[int] | np.ndarray | None = None  # of the spoken reply
+    supervised: bool = True  # False: later turns see it, and nothing is learned from it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,20 +74,26 @@ class _Row(Lists):
         self.num_dialogues += 1
 
     def turn(self, plan: TurnPlan) -> None:
-        """Append a user turn and its answer as branches."""
+        """Append a user turn and, where it is supervised, its answer as branches."""
         chat = self.chat
         if plan.clip is None:
-            turn_states = add_user(self.tree, chat, text=self.encode(plan.text))
+            turn_states = add_user(self.tree, chat, text=self._ids(plan.text))
         else:
             clip = plan.clip.positions, len(self.clips) * self.per_clip
             turn_states = add_user(self.tree, chat, clip=clip)
             self.clips.append(plan.clip)
-        add_user(self.teacher, chat, text=self.encode(plan.teacher_text))
+        add_user(self.teacher, chat, text=self._ids(plan.teacher_text))
+        if not plan.supervised:
+            return
         answer = len(self.styles)
         self.styles.append(plan.style)
         said = self._branch(plan, plan.thinking, answer, turn_states)
         if self.options.internalise and plan.thinking:
             self._branch(plan, {}, answer, turn_states, teacher=said)
+
+    def _ids(self, text: str | tuple[str, ...]) -> list[int]:
+        pieces = (text,) if isinstance(text, str) else text
+        return [token for piece in pieces for token in self.encode(piece)]
 
     def history(self, plan: TurnPlan) -> None:
         """Append a turn's reply to the trunk: what later turns see of it."""
@@ -162,9 +169,7 @@ class _Row(Lists):
             text = sentence if number == 0 else " " + sentence
             pieces.append((self.encode(text), SEGMENT_KINDS[segment], False))
         if thinking:
-            close = list(self.chat.think_close)
-            tag = self.chat.tokenizer.token_id("</think>")
-            end = next(place for place, token in enumerate(close, 1) if token == tag)
+            close, end = list(self.chat.think_close), supervised_close(self.chat)
             pieces += [(close[:end], FORMAT, False), (close[end:], FORMAT, True)]
         return pieces
 
@@ -243,13 +248,20 @@ class _Row(Lists):
 
     def is_full_for(self, plan: TurnPlan, shapes: Shapes) -> bool:
         """Whether a turn cannot fit for reasons that are known before its texts are tokens."""
-        spoken = 0 if plan.units is None or not self.options.speech else len(plan.units) // GROUP_SIZE + 1
+        spoken = plan.supervised and plan.units is not None and self.options.speech
+        groups = 0 if plan.units is None or not spoken else len(plan.units) // GROUP_SIZE + 1
         return (
-            len(self.styles) >= shapes.answers
+            (plan.supervised and len(self.styles) >= shapes.answers)
             or (plan.clip is not None and len(self.clips) >= shapes.clips)
             or (plan.clip is not None and len(self.tree) + plan.clip.positions > shapes.tokens)
-            or len(self.groups) + spoken > shapes.groups
+            or len(self.groups) + groups > shapes.groups
         )
+
+
+def supervised_close(chat: ChatFormat) -> int:
+    """How many tokens of the close of a think block are supervised: the format gives what follows at inference."""
+    tag = chat.tokenizer.token_id("</think>")
+    return next(place for place, token in enumerate(chat.think_close, 1) if token == tag)
 
 
 def _tokens(pieces: list[tuple[list[int], int, bool]]) -> Iterator[tuple[int, int, bool]]:
@@ -285,15 +297,6 @@ def lay_out(
             _check_alone(turns[0], row, shapes)
         counts.append(_append(turns, row, shapes))
     return to_arrays(row, shapes, teacher=options.teacher, frames=frames, mels=mels), counts
-
-
-def check_alone(plan: TurnPlan, chat: ChatFormat, shapes: Shapes, options: LayoutOptions, encode: Encode) -> None:
-    """Raise what `lay_out` raises for a first dialogue that begins with this turn.
-
-    Raises:
-        LayoutError: the turn alone is larger than a row; names the size and its config field.
-    """
-    _check_alone(plan, _Row(chat, 0, options, encode), shapes)
 
 
 def _check_alone(plan: TurnPlan, row: _Row, shapes: Shapes) -> None:

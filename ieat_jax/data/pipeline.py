@@ -1,14 +1,15 @@
 """From records to batches, without state: the global batch of step k is a pure function of (config, k).
 
-    shuffle -> mixture by weights -> dialogues (audio, thinking) -> packed rows -> this host's rows -> batch
+    mixture of shuffled sources -> planned rows (sizes alone) -> this host's rows (audio, thinking) -> batch
 
-Every example draws its random choices from (seed, global example index), and hosts take their rows last, so the same
-global batches come out for any number of hosts, and resuming needs nothing but the step.
+Every example draws its random choices from (seed, global example index), rows are planned before anything is decoded,
+and hosts take their rows last, so the same global batches come out for any number of hosts and readers, and going on
+needs nothing but the position of the plan.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,14 +17,26 @@ import grain
 import numpy as np
 
 from ieat_jax.data.batch import Batch, stack
+from ieat_jax.data.mixture import Mixture, balanced
+from ieat_jax.data.plan import Plan, Position
 from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.data.records import Record
-from ieat_jax.data.rows import RowMaker, RowSpec
+from ieat_jax.data.rows import Bad, Row, RowMaker
 from ieat_jax.data.sources.jsonl import DataError, Source
+from ieat_jax.data.spec import RowSpec
+from ieat_jax.data.tables import make_tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What a host reads for a step."""
+
+    batch: Batch  # this host's rows
+    bad: tuple[Bad, ...]  # records that are not whole in them
+    account: tuple[tuple[int, np.ndarray], ...]  # of the rows of all hosts, see `account.Account.add`
 
 
 class HostRows(grain.MapDataset):
-    """The rows of one host of every global batch, in order."""
+    """The rows of one host of every global batch, in order: element i stands for row number rows(i)."""
 
     def __init__(self, parent: grain.MapDataset, batch_size: int, host: int, hosts: int):
         super().__init__(parent)
@@ -39,55 +52,53 @@ class HostRows(grain.MapDataset):
         return self._parent[step * self._batch + self._host * self._local + row]
 
 
-def make_batches(
-    sources: Sequence[Source],
-    spec: RowSpec,
-    quarantine: Quarantine,
-    *,
-    batch_size: int,
-    steps: int,
-    host: int = 0,
-    hosts: int = 1,
-) -> grain.MapDataset:
-    """A dataset whose element k is this host's part of the global batch of step k, for `steps` steps.
+def make_plan(
+    sources: Sequence[Source], spec: RowSpec, quarantine: Quarantine, position: Position | None = None
+) -> Plan:
+    """Measure all records, set the bad ones aside, and plan the rows.
 
     Raises:
-        DataError: no records, or a batch that does not divide over the hosts.
+        DataError: a source without a usable record.
+        QuarantineError: too many records are bad.
     """
-    if spec.pack < 1:
-        raise DataError(f"config.data.pack = {spec.pack}: a row holds at least 1 dialogue")
+    tables, usable = [], []
+    for source in sources:
+        if not source.records:
+            raise DataError(f"{source.name}: holds no usable record")
+        table = make_tables(source, spec, quarantine)
+        repeats = balanced([source.records[index] for index in table.usable], spec.balance)
+        tables.append(table)
+        usable.append(np.repeat(table.usable, repeats))
+    mixture = Mixture(usable, [source.weight for source in sources], spec.seed)
+    return Plan(mixture, tables, spec, position)
+
+
+def make_batches(
+    sources: Sequence[Source], spec: RowSpec, plan: Plan, *, batch_size: int, steps: int, host: int = 0, hosts: int = 1
+) -> grain.MapDataset:
+    """A dataset whose element k is the `Step` k of this host, for `steps` steps; from the plan's position on.
+
+    Raises:
+        DataError: a batch that does not divide over the hosts.
+    """
     if batch_size % hosts:
         raise DataError(
             f"config.data.batch_size = {batch_size} does not divide over {hosts} processes; choose a multiple of them"
         )
-    needed = steps * batch_size * spec.pack
-    parts = []
-    for number, source in enumerate(sources):
-        if not source.records:
-            raise DataError(f"{source.name}: holds no usable record")
-        repeats = balanced(source.records, spec.balance)
-        keys = [(number, index) for index, count in enumerate(repeats) for _ in range(count)]
-        epochs = needed // len(keys) + 1  # of each alone as many as the whole run could ask for
-        parts.append(grain.MapDataset.source(keys).seed(spec.seed + number).shuffle().repeat(epochs))
-    mixed = parts[0]
-    if len(parts) > 1:
-        mixed = grain.MapDataset.mix(parts, weights=[source.weight for source in sources])
-    rows = mixed.batch(spec.pack, batch_fn=np.asarray).map_with_index(RowMaker(sources, spec, quarantine))
-    return HostRows(rows, batch_size, host, hosts).batch(batch_size // hosts, batch_fn=stack).slice(slice(steps))
+    offset = plan.position.row - plan.position.step * batch_size  # another batch size before shifts the rows
+    maker = RowMaker(sources, spec, plan)
+    rows = grain.MapDataset.range(steps * batch_size).map(lambda row: maker(int(row) + offset))
+    local = HostRows(rows, batch_size, host, hosts).batch(batch_size // hosts, batch_fn=list)
+
+    def step(number: int, rows: list[Row]) -> Step:
+        first = number * batch_size + offset
+        bad = tuple(bad for row in rows for bad in row.bad)
+        return Step(stack([row.batch for row in rows]), bad, tuple(plan.account(first, first + batch_size)))
+
+    return local.map_with_index(step).slice(slice(steps))
 
 
-def balanced(records: Sequence[Record], balance: float) -> list[int]:
-    """How often each record comes up in an epoch: (records of the most frequent emotion / of its own) ** balance.
-
-    A dialogue counts for the emotion of its last turn; rounded, and at most 20.
-    """
-    labels = [record.turns[-1].emotion for record in records]
-    counts = Counter(labels)
-    most = max(counts.values())
-    return [min(round((most / counts[label]) ** balance), 20) for label in labels]
-
-
-def prefetched(batches: grain.MapDataset, first: int, *, threads: int = 2, buffer: int = 4) -> Iterator[Batch]:
-    """The batches from step `first` on, read ahead by threads."""
+def prefetched(steps: grain.MapDataset, first: int, *, threads: int = 2, buffer: int = 4) -> Iterator[Step]:
+    """The steps from `first` on, read ahead by threads."""
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer)
-    return iter(batches.slice(slice(first, len(batches))).to_iter_dataset(options))
+    return iter(steps.slice(slice(first, len(steps))).to_iter_dataset(options))

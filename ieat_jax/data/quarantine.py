@@ -36,14 +36,17 @@ class Quarantine:
         with self._lock:
             self.total += count
 
-    def note(self, record_id: str, code: str, message: str) -> bool:
-        """Set a record aside; True if it was not noted before."""
+    def note(self, record_id: str, code: str, message: str, source: str = "") -> bool:
+        """Set a record of a source aside; True if it was not noted before."""
         with self._lock:
-            if record_id in self._notes:
+            name = f"{source}: {record_id}" if source else record_id
+            if name in self._notes:
                 return False
-            self._notes[record_id] = (code, message)
+            self._notes[name] = (code, message)
             if self.path is not None:
-                line = json.dumps({"id": record_id, "code": code, "message": message}, ensure_ascii=True)
+                fields = {"source": source} if source else {}
+                fields |= {"id": record_id, "code": code, "message": message}
+                line = json.dumps(fields, ensure_ascii=True)
                 try:
                     self.path.parent.mkdir(parents=True, exist_ok=True)
                     with self.path.open("a", encoding="utf-8") as file:
@@ -57,7 +60,7 @@ class Quarantine:
 
     @property
     def notes(self) -> dict[str, tuple[str, str]]:
-        """Record id -> (code, message), in the order of their discovery."""
+        """Record -> (code, message), in the order of their discovery; "SOURCE: ID" where a source was named."""
         with self._lock:
             return dict(self._notes)
 

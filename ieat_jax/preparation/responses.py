@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ieat_jax.data.injection import privileged
+from ieat_jax.data.chance import chooser
+from ieat_jax.data.injection import privileged, told_pieces
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, to_json
 from ieat_jax.errors import UserError
@@ -53,8 +54,8 @@ def text_generator(spec: str, system_text: str, *, max_response: int = 24, batch
 
 def told(record: Record, index: int) -> str:
     """What the teacher reads of a turn: its words, and what the user feels where that is known; always the same."""
-    known = privileged(record, index, np.random.default_rng(0))
-    return f"{record.turns[index].text} ({known})" if known else record.turns[index].text
+    known = privileged(record, index, chooser(np.random.default_rng(0)))
+    return "".join(told_pieces(record.turns[index].text, known, record.language))
 
 
 def add_responses(

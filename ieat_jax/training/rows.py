@@ -14,7 +14,8 @@ from ieat_jax.data.batch import Batch, padding_like, stack
 from ieat_jax.data.layout import LayoutError, LayoutOptions
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import read_records
-from ieat_jax.data.rows import RowMaker, RowSpec
+from ieat_jax.data.rows import TurnMaker
+from ieat_jax.data.spec import RowSpec
 from ieat_jax.model.config import ListenConfig
 from ieat_jax.model.listen import adapter_length
 from ieat_jax.objectives.stages import stage_of
@@ -62,6 +63,7 @@ def make_row_spec(config: RunConfig, listen: ListenConfig, chat: ChatFormat, *, 
         privileged=config.data.privileged,
         seed=config.seed,
         balance=config.data.balance,
+        window=config.data.window,
     )
 
 
@@ -86,14 +88,14 @@ def evaluation_batches(run: Run, records: Path, audio_root: Path | None, *, batc
     )
     identity = None if run.codec is None else run.codec.identity()
     quarantine = Quarantine(max_share=1.0, path=None)
-    maker = RowMaker([], spec, quarantine)
+    maker = TurnMaker(spec)
     root = Path(audio_root or Path(records).parent)
     rows: list[Batch] = []
     for number, record in enumerate(read_records(records, quarantine=quarantine)):
         if identity is not None and record.codec is not None:
             check_identity(record.codec, identity, where=f"{records}: {record.dialogue_id}")
         try:
-            rows.append(maker.lay_out([maker.plan(record, root, number)]))
+            rows.append(maker.lay_out([maker.dialogue(record, root, number)])[0])
         except (AudioError, LayoutError):
             continue
         if len(rows) == batch_size:
