@@ -12,7 +12,7 @@ from helpers.tiny_stages import recipe, write_corpus
 from ieat_jax.config.defaults import get_defaults
 from ieat_jax.config.recipes import fields, set_field, typed
 from ieat_jax.data.batch import Batch
-from ieat_jax.data.pipeline import make_batches
+from ieat_jax.data.pipeline import make_batches, make_plan
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.sources.jsonl import open_sources
 from ieat_jax.model.partition import split
@@ -87,6 +87,7 @@ CHANGED = {
     "data.privileged": ("align", "false"),
     "data.batch_size": ("align", "16"),
     "data.pack": ("align", "2"),
+    "data.window": ("align", "3"),
     "data.injection.mode": ("align", "empty"),
     "data.injection.start": ("align", "0.2"),
     "data.injection.floor": ("align", "0.6"),
@@ -129,8 +130,9 @@ def batch_of(config):
     made = make_row_spec(config, sizes.listen, chat, unit_end=32 if speaks else None)
     quarantine = Quarantine(0.5)
     sources = open_sources(config.data.sources, quarantine)
-    data = make_batches(sources, made, quarantine, batch_size=config.data.batch_size, steps=4)
-    return [data[step] for step in (0, 3)]
+    plan = make_plan(sources, made, quarantine)
+    data = make_batches(sources, made, plan, batch_size=config.data.batch_size, steps=4)
+    return [data[step].batch for step in (0, 3)]
 
 
 @functools.cache

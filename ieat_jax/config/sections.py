@@ -82,7 +82,7 @@ class SourceConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Shapes(Section):
-    """Sizes of a row: every batch has the same, so that one program is compiled. A longer dialogue goes on in another."""
+    """Sizes of a row: every batch has the same, so that one program is compiled. Longer dialogues take several rows."""
 
     AT: ClassVar[str] = "config.data.shapes"
     tokens: int = number(256, least=1)  # T, tokens

@@ -21,8 +21,9 @@ class Account:
 
     def __init__(self, stored: Mapping[str, Any] | None = None):
         """`stored`: what `state` gave, of a run that goes on."""
-        self.recent = np.zeros(len(COLUMNS), np.int64)
-        self.epochs = {int(epoch): np.array(sums, np.int64) for epoch, sums in (stored or {}).items()}
+        stored = stored or {"recent": [0] * len(COLUMNS), "epochs": {}}
+        self.recent = np.array(stored["recent"], np.int64)
+        self.epochs = {int(epoch): np.array(sums, np.int64) for epoch, sums in stored["epochs"].items()}
 
     def add(self, parts: Iterable[tuple[int, np.ndarray]]) -> None:
         """Count rows: (epoch, sums [columns]) of each epoch among them."""
@@ -30,9 +31,10 @@ class Account:
             self.recent = self.recent + sums
             self.epochs[epoch] = self.epochs.get(epoch, 0) + sums
 
-    def state(self) -> dict[str, list[int]]:
-        """The sums of the epochs that are not over, for a checkpoint."""
-        return {str(epoch): sums.tolist() for epoch, sums in self.epochs.items()}
+    def state(self) -> dict[str, Any]:
+        """All sums, for a checkpoint."""
+        epochs = {str(epoch): sums.tolist() for epoch, sums in self.epochs.items()}
+        return {"recent": self.recent.tolist(), "epochs": epochs}
 
     def metrics(self, shapes: Shapes) -> dict[str, float]:
         """Figures since the last call: share of each mode of thinking, fill of every budget, the rest as counts."""

@@ -156,17 +156,13 @@ class _Turns:
 
     def __init__(self, plan: Plan, examples: np.ndarray, keys: np.ndarray):
         self.plan, self.examples, self.keys = plan, examples, keys
-        lengths = [self._span(source, record) for source, record in keys]
-        self.offsets = np.concatenate([[0], np.cumsum([stop - start for start, stop in lengths])])
-        sizes, self.modes, self.broken = [], [], []
-        for number, (source, _) in enumerate(keys):
-            start, stop = lengths[number]
-            sizes.append((int(source), np.arange(start, stop)))
-        self.sizes, self.modes, self.broken = self._measure(sizes)
+        spans = [(int(source), self._span(source, record)) for source, record in keys]
+        self.offsets = np.concatenate([[0], np.cumsum([len(at) for _, at in spans])])
+        self.sizes, self.modes, self.broken = self._measure(spans)
 
-    def _span(self, source: int, record: int) -> tuple[int, int]:
+    def _span(self, source: int, record: int) -> np.ndarray:
         offsets = self.plan.tables[source].offsets
-        return int(offsets[record]), int(offsets[record + 1])
+        return np.arange(offsets[record], offsets[record + 1])
 
     def _measure(self, spans: list[tuple[int, np.ndarray]]) -> tuple[TurnSizes, np.ndarray, np.ndarray]:
         """Sizes, modes and faults of all turns, source by source."""

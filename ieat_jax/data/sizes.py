@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -88,7 +88,7 @@ def turn_sizes(counts: Counts, spec: RowSpec) -> TurnSizes:
     )
 
 
-def _columns(count: int, **values: object) -> np.ndarray:
+def _columns(count: int, **values: Any) -> np.ndarray:
     sizes = np.zeros((count, len(BUDGETS) + 1), np.int64)
     for name, value in values.items():
         sizes[:, DIALOGUES if name == "dialogues" else BUDGETS.index(name)] = value

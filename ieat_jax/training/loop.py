@@ -14,7 +14,7 @@ from ieat_jax.audio.logmel import FRAMES_PER_SECOND
 from ieat_jax.config.recipes import as_plain
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.data.batch import Batch
-from ieat_jax.data.pipeline import make_batches, prefetched
+from ieat_jax.data.plan import ORDER
 from ieat_jax.data.sources.jsonl import fingerprint
 from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.partition import split
@@ -36,6 +36,7 @@ from ieat_jax.storage import local_path
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.training.clock import Throughput
 from ieat_jax.training.console import say
+from ieat_jax.training.feed import Feed
 from ieat_jax.training.initialise import initialise
 from ieat_jax.training.metrics import MetricWriter
 from ieat_jax.training.optimizer import abstract_state, init_state, make_optimizer, too_many_bad_steps, updates_done
@@ -87,29 +88,28 @@ def _train(
     objective, factors = make_objective(config)
     chat = ChatFormat.from_config(parts.tokenizer, config.chat)
     spec = make_row_spec(config, config.model.listen, chat, unit_end=None if codec is None else codec.end_id)
-    batches = make_batches(
-        parts.sources,
-        spec,
-        parts.quarantine,
-        batch_size=config.data.batch_size,
-        steps=config.train.steps,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
-    )
+    with preemption.interruptible():
+        feed = Feed(config.data, parts.sources, spec, parts.quarantine)
     metadata = {
         "config": as_plain(config),
+        "order": ORDER,
         "data": {source.name: fingerprint(source) for source in parts.sources},
         "codec": None if codec is None else codec.identity(),
     }
     settings, options = config.checkpoint, compiler_options(config.train.compiler_options, mesh)
     with Checkpoints(workdir / CHECKPOINTS, keep=settings.keep, every=settings.every) as checkpoints:
         with preemption.interruptible():
-            first, template, state, frozen, optimizer = _begin(parts, workdir, checkpoints, begun, metadata, mesh)
+            first, template, state, frozen, optimizer, stored = _begin(
+                parts, workdir, checkpoints, begun, metadata, mesh
+            )
+            steps = feed.begin(first, config.train.steps, stored)
+            for line in feed.outlook(config.train.steps):
+                say(line)
         step_function = make_step(
             template, objective, factors, optimizer[0], accumulate=config.train.accumulate, options=options
         )
-        loop = _Loop(parts, workdir, checkpoints, preemption, metadata, optimizer[1])
-        return loop.run(step_function, state, frozen, batches, first)
+        loop = _Loop(parts, workdir, checkpoints, preemption, metadata, optimizer[1], feed)
+        return loop.run(step_function, state, frozen, steps, first)
 
 
 def _begin(
@@ -119,8 +119,11 @@ def _begin(
     begun: dict[str, Any] | None,
     metadata: dict[str, Any],
     mesh: jax.sharding.Mesh,
-) -> tuple[int, Any, TrainState, dict[str, Any], tuple[Any, Any]]:
-    """(first step, model template, state, frozen parameters, (optimizer, schedule)), fresh or restored."""
+) -> tuple[int, Any, TrainState, dict[str, Any], tuple[Any, Any], dict[str, Any] | None]:
+    """(first step, model template, state, frozen parameters, (optimizer, schedule), state of the data).
+
+    Fresh, with no state of the data, or restored.
+    """
     config = parts.config
     if begun is not None:
         check_resume(begun, metadata, allow=config.checkpoint.allow_changes)
@@ -134,7 +137,7 @@ def _begin(
         save_run_files(workdir, config, parts.tokenizer, parts.codec)
         state = TrainState(restored.items["trainable"], restored.items["optimizer"])
         say(f"resuming from step {restored.step} of {workdir}")
-        return restored.step, abstract, state, frozen, (optimizer, schedule)
+        return restored.step, abstract, state, frozen, (optimizer, schedule), restored.metadata.get("data_state")
     model, handover = initialise(config, mesh, parts.earlier)
     say(handover.summary())
     trainable, frozen = split(model, config.optimizer.rules)
@@ -145,7 +148,7 @@ def _begin(
     state = TrainState(trainable, init_state(optimizer, trainable))
     counts = [sum(int(np.prod(leaf.shape)) for leaf in part.values()) for part in (trainable, frozen)]
     say(f"stage {config.stage}: {counts[0] / 1e6:.2f} M parameters train, {counts[1] / 1e6:.2f} M are frozen")
-    return 0, abstract, state, frozen, (optimizer, schedule)
+    return 0, abstract, state, frozen, (optimizer, schedule), None
 
 
 class _Loop:
@@ -159,11 +162,13 @@ class _Loop:
         preemption: Preemption,
         metadata: dict[str, Any],
         schedule: Any,
+        feed: Feed,
     ):
+        self.feed = feed
         self.parts, self.workdir, self.checkpoints = parts, workdir, checkpoints
         self.preemption, self.metadata, self.schedule = preemption, metadata, schedule
 
-    def run(self, step_function: Any, state: TrainState, frozen: dict[str, Any], batches: Any, first: int) -> Result:
+    def run(self, step_function: Any, state: TrainState, frozen: dict[str, Any], steps: Any, first: int) -> Result:
         """Steps `first` + 1 to the last, or until the run is asked to leave."""
         config = self.parts.config
         last, log_every = config.train.steps, config.train.log_every
@@ -172,20 +177,20 @@ class _Loop:
         throughput, so_far, since = Throughput(), None, 0
         # Fake CPU devices share a few threads: collectives of two programs in flight can wait for each other for ever.
         one_at_a_time = jax.default_backend() == "cpu"
-        reader = prefetched(batches, first, threads=config.data.read_threads, buffer=config.data.read_ahead)
         with MetricWriter(self.workdir, total_steps=last, start_step=first) as writer:
             for step in range(first + 1, last + 1):
                 try:
                     with throughput.data(), self.preemption.interruptible(alone=True):
-                        host = next(reader)
+                        read = next(steps)
                 except Asked:  # data may never come
                     return self._leave(step - 1, state, first)
                 with throughput.data():
-                    batch = put_batch(host)
+                    batch = put_batch(read.batch)
                 state, metrics = step_function(state, frozen, batch)
                 if one_at_a_time:
                     jax.block_until_ready((state, metrics))
-                throughput.step(*_counts(host))
+                throughput.step(*_counts(read.batch))
+                self.feed.trained(read)
                 so_far = metrics if so_far is None else add_metrics(so_far, metrics)
                 since += 1
                 writer.advance(step)
@@ -222,15 +227,16 @@ class _Loop:
         throughput: Throughput,
     ) -> None:
         so_far = jax.device_get(so_far)
+        figures, over = self.feed.metrics()
         numbers = {
             "loss": so_far["loss"] / since,
             "grad_norm": so_far["grad_norm"] / since,
             "learning_rate": float(self.schedule(max(int(updates_done(state.optimizer)) - 1, 0))),
             "skipped_steps": so_far["skipped"],
-            "bad_records": len(self.parts.quarantine),
         }
-        writer.write(step, numbers | throughput.report(), so_far["parts"])
-        self.parts.quarantine.check()
+        writer.write(step, numbers | throughput.report() | figures, so_far["parts"])
+        for line in over:
+            writer.print(line)
         if too_many_bad_steps(state.optimizer, self.parts.config.optimizer):
             raise TrainError(
                 f"step {step}: the gradient was not finite {int(state.optimizer.bad_in_a_row)} steps in a row "
@@ -242,13 +248,13 @@ class _Loop:
     def _save(self, step: int, state: TrainState) -> None:
         items = {"trainable": state.trainable, "optimizer": state.optimizer}
         with self.preemption.saving():
-            self.checkpoints.save(step, items, self.metadata)
+            self.checkpoints.save(step, items, {**self.metadata, "data_state": self.feed.state(step)})
 
     def _report_quarantine(self) -> None:
         bad = self.parts.quarantine.summary()
         if bad:
             counts = ", ".join(f"{count} x {code}" for code, count in bad.items())
-            say(f"{sum(bad.values())} bad records were replaced ({counts}): {self.workdir / QUARANTINE}")
+            say(f"{sum(bad.values())} bad records were left out in part ({counts}): {self.workdir / QUARANTINE}")
 
 
 def _counts(batch: Batch) -> tuple[float, float]:

@@ -33,6 +33,11 @@ def check_resume(stored: Mapping[str, Any], now: Mapping[str, Any], *, allow: bo
     Raises:
         TrainError: they differ, and that is not allowed.
     """
+    if stored.get("order", 1) != now["order"] and not allow:
+        raise TrainError(
+            "this run began with a version of ieat_jax that put the same data into other batches; finish it with that "
+            "version, use a new workdir, or set config.checkpoint.allow_changes=True to go on with other batches"
+        )
     then, today = to_section(typed(normal(stored["config"]))), normal(now["config"])
     differing = [
         line

@@ -10,6 +10,7 @@ from helpers.tiny_stages import recipe, start, use_mesh, write_corpus
 
 import ieat_jax.training.loop as loop
 from ieat_jax.config.recipes import as_plain, from_json, to_json, typed
+from ieat_jax.data.plan import ORDER
 from ieat_jax.errors import UserError
 from ieat_jax.model.names import named_leaves
 from ieat_jax.runs.folder import load_run
@@ -152,11 +153,15 @@ def test_resuming_with_another_configuration_or_other_data_is_refused(corpus, tm
         start(recipe(corpus, "align", objective__kl=2.0), run)
     plain = as_plain(typed(recipe(corpus, "align")))
     saved_more_often = as_plain(typed(recipe(corpus, "align", checkpoint__every=9)))
-    stored = {"config": plain, "data": {"x": {"hash": 1}}}
-    check_resume(stored, {"config": saved_more_often, "data": {"x": {"hash": 1}}}, allow=False)
+    stored = {"config": plain, "order": ORDER, "data": {"x": {"hash": 1}}}
+    check_resume(stored, stored | {"config": saved_more_often}, allow=False)
+    before = {name: value for name, value in stored.items() if name != "order"}
+    with pytest.raises(TrainError, match="put the same data into other batches"):
+        check_resume(before, stored, allow=False)
+    check_resume(before, stored, allow=True)
     older = {name: value for name, value in plain.items() if name != "tokenizer"}  # from before there was that section
     with pytest.raises(TrainError, match=r"config\.tokenizer\.path: '' then"):
-        check_resume({"config": older, "data": {}}, {"config": plain, "data": {}}, allow=False)
+        check_resume(stored | {"config": older, "data": {}}, stored | {"data": {}}, allow=False)
     with pytest.raises(TrainError, match="the records of x"):
         check_resume(stored, stored | {"data": {"x": {"hash": 2}}}, allow=False)
     check_resume(stored, stored | {"data": {"x": {"hash": 2}}}, allow=True)

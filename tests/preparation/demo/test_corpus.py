@@ -33,7 +33,9 @@ def test_its_audio_is_there_and_its_thinking_reads_back(tiny_demo):
             for index, turn in enumerate(record.turns):
                 assert len(read_audio(turn.audio, max_seconds=12, root=tiny_demo)) > 4000
                 assert len(read_audio(turn.response_audio, max_seconds=12, root=tiny_demo)) > 4000
-                parsed = parse_thinking(" ".join(thinking(record, index, chooser(np.random.default_rng(index))).values()))
+                parsed = parse_thinking(
+                    " ".join(thinking(record, index, chooser(np.random.default_rng(index))).values())
+                )
                 assert parsed["valid"]
                 assert parsed["emotion"] == turn.emotion
                 assert parsed["intensity"] == turn.intensity
