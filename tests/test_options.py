@@ -12,13 +12,13 @@ from helpers.tiny_stages import recipe, write_corpus
 from ieat_jax.config.defaults import get_defaults
 from ieat_jax.config.recipes import fields, set_field, typed
 from ieat_jax.data.batch import Batch
-from ieat_jax.data.pipeline import make_batches, make_plan
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.sources.jsonl import open_sources
 from ieat_jax.model.partition import split
 from ieat_jax.model.unified import build_model
 from ieat_jax.objectives.losses import total
 from ieat_jax.objectives.stages import make_objective
+from ieat_jax.packing.pipeline import make_batches, make_plan
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.text.tokenizer import load_tokenizer
 from ieat_jax.training.optimizer import apply_gradients, init_state, make_optimizer, make_schedule

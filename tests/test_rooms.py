@@ -18,7 +18,7 @@ FLOORS = (
     ("audio", "text", "model"),
     ("codecs", "config", "costs"),
     ("data",),
-    ("objectives", "inference", "runs"),
+    ("objectives", "inference", "runs", "packing"),
     ("interop",),
     ("training", "preparation"),
     ("evaluation",),

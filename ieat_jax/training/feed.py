@@ -11,13 +11,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ieat_jax.config.sections import DataConfig
-from ieat_jax.data.account import COLUMNS, Account, waste
-from ieat_jax.data.pipeline import Step, make_batches, make_plan, prefetched
-from ieat_jax.data.plan import Plan, Position
 from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.data.rows import Bad
 from ieat_jax.data.sources.jsonl import Source
-from ieat_jax.data.spec import RowSpec
+from ieat_jax.packing.account import COLUMNS, Account, waste
+from ieat_jax.packing.pipeline import Step, make_batches, make_plan, prefetched
+from ieat_jax.packing.plan import Plan, Position
+from ieat_jax.packing.rows import Bad
+from ieat_jax.packing.spec import RowSpec
 
 
 class Feed:

@@ -14,12 +14,12 @@ from ieat_jax.audio.logmel import FRAMES_PER_SECOND
 from ieat_jax.config.recipes import as_plain
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.data.batch import Batch
-from ieat_jax.data.plan import ORDER
 from ieat_jax.data.sources.jsonl import fingerprint
 from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.partition import split
 from ieat_jax.model.sharding import make_mesh
 from ieat_jax.objectives.stages import make_objective
+from ieat_jax.packing.plan import ORDER
 from ieat_jax.runs.checkpoints import Checkpoints, load_frozen, save_frozen
 from ieat_jax.runs.claim import Claim
 from ieat_jax.runs.folder import (

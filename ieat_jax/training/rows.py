@@ -14,11 +14,11 @@ from ieat_jax.data.batch import Batch, padding_like, stack
 from ieat_jax.data.layout import LayoutError, LayoutOptions
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import read_records
-from ieat_jax.data.rows import TurnMaker
-from ieat_jax.data.spec import RowSpec
 from ieat_jax.model.config import ListenConfig
 from ieat_jax.model.listen import adapter_length
 from ieat_jax.objectives.stages import stage_of
+from ieat_jax.packing.rows import TurnMaker
+from ieat_jax.packing.spec import RowSpec
 from ieat_jax.runs.folder import Run
 from ieat_jax.text.chat import ChatFormat
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from ieat_jax.data.injection import InjectionConfig
 from ieat_jax.data.records import parse_record
-from ieat_jax.data.rows import TurnMaker
+from ieat_jax.packing.rows import TurnMaker
 
 TURN = {
     "turn_id": 1,

@@ -10,9 +10,9 @@ from helpers.tiny_stages import recipe, start, use_mesh, write_corpus
 
 import ieat_jax.training.loop as loop
 from ieat_jax.config.recipes import as_plain, from_json, to_json, typed
-from ieat_jax.data.plan import ORDER
 from ieat_jax.errors import UserError
 from ieat_jax.model.names import named_leaves
+from ieat_jax.packing.plan import ORDER
 from ieat_jax.runs.folder import load_run
 from ieat_jax.training.resume import TrainError, check_resume
 

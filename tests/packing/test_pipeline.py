@@ -9,17 +9,17 @@ import soundfile
 
 from ieat_jax.audio.files import AudioError
 from ieat_jax.config.sections import InjectionConfig, Shapes, SourceConfig
-from ieat_jax.data import rows as rows_module
-from ieat_jax.data import tables
-from ieat_jax.data.account import COLUMNS
 from ieat_jax.data.batch import Batch
 from ieat_jax.data.layout import LayoutOptions
-from ieat_jax.data.mixture import balanced
-from ieat_jax.data.pipeline import make_batches, make_plan, prefetched
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
 from ieat_jax.data.records import parse_record
 from ieat_jax.data.sources.jsonl import DataError, open_sources
-from ieat_jax.data.spec import RowSpec
+from ieat_jax.packing import rows as rows_module
+from ieat_jax.packing import tables
+from ieat_jax.packing.account import COLUMNS
+from ieat_jax.packing.mixture import balanced
+from ieat_jax.packing.pipeline import make_batches, make_plan, prefetched
+from ieat_jax.packing.spec import RowSpec
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.text.tokenizer import train_tokenizer
 

@@ -15,9 +15,9 @@ from ieat_jax.audio.logmel import clip_frames
 from ieat_jax.data.injection import BRACKETS, INJECTION_MODES, joined, thinking_wordings, told_wordings
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record
-from ieat_jax.data.sizes import BUDGETS, SLOTS, TOLD, Counts, room, turn_sizes
 from ieat_jax.data.sources.jsonl import DataError, Source
-from ieat_jax.data.spec import RowSpec
+from ieat_jax.packing.sizes import BUDGETS, SLOTS, TOLD, Counts, room, turn_sizes
+from ieat_jax.packing.spec import RowSpec
 
 WORDINGS = 3  # most paraphrases of a sentence
 THINKING_MODES = tuple(INJECTION_MODES.index(name) for name in ("explicit", "partial"))

@@ -10,7 +10,7 @@ import numpy as np
 from ieat_jax.audio.codec import GROUP_SIZE
 from ieat_jax.config.sections import SEGMENTS, Shapes
 from ieat_jax.data.layout import supervised_close
-from ieat_jax.data.spec import RowSpec
+from ieat_jax.packing.spec import RowSpec
 
 BUDGETS = tuple(field.name for field in dataclasses.fields(Shapes))
 DIALOGUES = len(BUDGETS)  # the column of what is no size: dialogues of a row, which config.data.pack bounds

@@ -16,14 +16,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ieat_jax.data.account import COLUMNS
 from ieat_jax.data.chance import Pick, uniform
 from ieat_jax.data.injection import choose_modes
-from ieat_jax.data.mixture import Mixture
-from ieat_jax.data.packing import best_fit_decreasing
-from ieat_jax.data.sizes import BUDGETS, SLOTS, TOLD, TurnSizes, room, turn_sizes
-from ieat_jax.data.spec import RowSpec
-from ieat_jax.data.tables import THINKING_MODES, Tables, brackets, segments_shown, sentence_count
+from ieat_jax.packing.account import COLUMNS
+from ieat_jax.packing.best_fit import best_fit_decreasing
+from ieat_jax.packing.mixture import Mixture
+from ieat_jax.packing.sizes import BUDGETS, SLOTS, TOLD, TurnSizes, room, turn_sizes
+from ieat_jax.packing.spec import RowSpec
+from ieat_jax.packing.tables import THINKING_MODES, Tables, brackets, segments_shown, sentence_count
 
 ORDER = 2  # of the examples; another number: a run of before would go on with other batches
 HISTORY = 0.5  # of a row's room that unsupervised history takes at most, where a dialogue goes on in another row

@@ -10,16 +10,16 @@ import soundfile
 
 from ieat_jax.config.sections import InjectionConfig, Shapes, SourceConfig
 from ieat_jax.data import layout
-from ieat_jax.data.account import COLUMNS
 from ieat_jax.data.layout import LayoutOptions
-from ieat_jax.data.packing import best_fit_decreasing
-from ieat_jax.data.pipeline import make_plan
-from ieat_jax.data.plan import Position, cut
 from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.data.rows import RowMaker
-from ieat_jax.data.sizes import BUDGETS
 from ieat_jax.data.sources.jsonl import open_sources
-from ieat_jax.data.spec import RowSpec
+from ieat_jax.packing.account import COLUMNS
+from ieat_jax.packing.best_fit import best_fit_decreasing
+from ieat_jax.packing.pipeline import make_plan
+from ieat_jax.packing.plan import Position, cut
+from ieat_jax.packing.rows import RowMaker
+from ieat_jax.packing.sizes import BUDGETS
+from ieat_jax.packing.spec import RowSpec
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.text.tokenizer import train_tokenizer
 

@@ -16,11 +16,11 @@ from ieat_jax.data.batch import Batch
 from ieat_jax.data.injection import privileged, thinking, told_pieces
 from ieat_jax.data.labels import EMOTIONS, STYLES
 from ieat_jax.data.layout import LayoutError, TurnPlan, lay_out
-from ieat_jax.data.plan import Piece, Plan, choices, picker
 from ieat_jax.data.records import Record, Turn
 from ieat_jax.data.sources.jsonl import DataError, Source
-from ieat_jax.data.spec import RowSpec
-from ieat_jax.data.tables import THINKING_MODES, retried
+from ieat_jax.packing.plan import Piece, Plan, choices, picker
+from ieat_jax.packing.spec import RowSpec
+from ieat_jax.packing.tables import THINKING_MODES, retried
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ieat_jax.config.sections import Shapes
-from ieat_jax.data.sizes import BUDGETS
+from ieat_jax.packing.sizes import BUDGETS
 
 MODES = ("explicit", "partial", "empty")  # thinking as it is shown
 COLUMNS = (*BUDGETS, "rows", "dialogues", "turns", "context", "quarantined", *MODES)

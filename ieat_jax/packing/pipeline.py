@@ -17,13 +17,13 @@ import grain
 import numpy as np
 
 from ieat_jax.data.batch import Batch, stack
-from ieat_jax.data.mixture import Mixture, balanced
-from ieat_jax.data.plan import Plan, Position
 from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.data.rows import Bad, Row, RowMaker
 from ieat_jax.data.sources.jsonl import DataError, Source
-from ieat_jax.data.spec import RowSpec
-from ieat_jax.data.tables import make_tables
+from ieat_jax.packing.mixture import Mixture, balanced
+from ieat_jax.packing.plan import Plan, Position
+from ieat_jax.packing.rows import Bad, Row, RowMaker
+from ieat_jax.packing.spec import RowSpec
+from ieat_jax.packing.tables import make_tables
 
 
 @dataclasses.dataclass(frozen=True)
