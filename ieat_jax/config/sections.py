@@ -127,7 +127,7 @@ class DataConfig(Section):
     sources: Mapping[str, SourceConfig] = dataclasses.field(default_factory=dict)  # NAME = source(...): the mixture
     batch_size: int = number(8, least=1)  # rows of a step, over all devices and micro-batches
     pack: int = number(1, least=1)  # most dialogues that share a row
-    window: int = number(512, least=1)  # dialogues among which rows are planned; more fill them better
+    window: int = number(2048, least=1)  # dialogues among which rows are planned; more fill them better
     balance: float = number(0.0, least=0, most=1)  # 0 = emotions as they occur, 1 = about equally often, by repeating
     privileged: bool = flag(True)  # text readers (the teacher, stage write) are told what the user feels and why
     max_bad_share: float = number(0.02, least=0, most=1)  # a run stops when more of its records than this are bad

@@ -27,7 +27,7 @@ class RowSpec:
     privileged: bool  # the teacher is told what the user feels and why
     seed: int
     balance: float = 0.0  # of emotions: 0 = as they occur, 1 = about equally often
-    window: int = 512  # dialogues among which rows are planned
+    window: int = 2048  # dialogues among which rows are planned
 
     @property
     def frames(self) -> int:
