@@ -29,14 +29,14 @@ def get_config(arg="smollm2_135m"):
     config.init.whisper = f"weights/{name}/whisper"
     config.init.allow_new = (r"listen\.(mix|adapter|norm).*", r"emotion\..*")
     config.data.sources.train = source("data/train.jsonl")
-    # Over half of the run: a row holds about 6 dialogues of RECCON's length, which the sizes below are made for, too.
-    config.data.injection.decay_examples = 10_000 * 6 * config.data.batch_size
+    # Over half of the run: a row holds about 3 dialogues of RECCON's length.
+    config.data.injection.decay_examples = 10_000 * 3 * config.data.batch_size
     config.data.pack = 64
     config.data.shapes.tokens = 4096
-    config.data.shapes.clips = 33
-    config.data.shapes.targets = 2176
+    config.data.shapes.clips = 16
+    config.data.shapes.targets = 2048
     config.data.shapes.answers = 32
-    config.data.shapes.teacher_tokens = 4608
+    config.data.shapes.teacher_tokens = 4096
     config.data.read_threads = 16
     config.data.read_ahead = 32
     config.objective.kl_think = 0.5

@@ -28,15 +28,15 @@ def get_config(arg="smollm2_135m"):
     config.codec = "data/speech_tokenizer_v1.onnx"
     config.data.sources.train = source("data/units/train.jsonl")
     config.data.injection.floor = 0.3
-    # Over half of the run: a row holds about 5 dialogues of RECCON's length, which the sizes below are made for, too.
-    config.data.injection.decay_examples = 10_000 * 5 * config.data.batch_size
+    # Over half of the run: a row holds about 3 dialogues of RECCON's length.
+    config.data.injection.decay_examples = 10_000 * 3 * config.data.batch_size
     config.data.pack = 64
     config.data.shapes.tokens = 4096
-    config.data.shapes.clips = 28
-    config.data.shapes.targets = 2304
+    config.data.shapes.clips = 16
+    config.data.shapes.targets = 2048
     config.data.shapes.answers = 32
-    config.data.shapes.speak = 4352
-    config.data.shapes.groups = 1152
+    config.data.shapes.speak = 4096
+    config.data.shapes.groups = 2048
     config.data.read_threads = 16
     config.data.read_ahead = 32
     config.objective.internalise = 0.5
