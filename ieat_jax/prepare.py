@@ -289,19 +289,24 @@ def check(arguments: argparse.Namespace) -> int:
         print(json.dumps(report), flush=True)
     counts = quarantine.summary()
     listed = ", ".join(f"{count} x {code}" for code, count in counts.items())
-    for sentence in (*usable.sentences(), *labels.sentences()):
+    strange = (*labels.sentences(), *labels.unread.sentences())
+    for sentence in (*usable.sentences(), *strange):
         print(f"{arguments.records}: {sentence}", file=sys.stderr)
-    good = "all good" if usable.good() and not labels.sentences() else "none bad"
+    good = "all good" if usable.good() and not strange else "none bad"
     bad = f"{len(quarantine)} bad ({listed})" if counts else good
     print(f"{arguments.records}: {quarantine.total} records, {bad}", file=sys.stderr)
     if fatal := [code for code in counts if code in ALWAYS_FATAL]:
-        print(f"error: {', '.join(fatal)} is never accepted, however few they are", file=sys.stderr)
+        verb = "is" if len(fatal) == 1 else "are"
+        print(f"error: {', '.join(fatal)} {verb} never accepted, however few they are", file=sys.stderr)
         return 1
     quarantine.check()
     try:
         labels.check(arguments.max_bad_share, arguments.records)
     except LabelError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    if labels.unread.slips > arguments.max_bad_share * labels.unread.total:
+        print("error: more of them have misspelt keys than --max-bad-share accepts; rename the keys", file=sys.stderr)
         return 1
     if arguments.stage and usable.bad_share(arguments.stage) > arguments.max_bad_share:
         print(f"error: stage {arguments.stage} cannot use more of them than --max-bad-share accepts", file=sys.stderr)

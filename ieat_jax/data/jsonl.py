@@ -19,13 +19,15 @@ MAX_DIGITS = 18  # what 64 bits hold for certain
 class RecordError(UserError):
     """A line that is no record.
 
-    `code` is a stable short word for counting, `line` the line number from 1 (0 = the file as a whole).
+    `code` is a stable short word for counting, `line` the line number from 1 (0 = the file as a whole), `dialogue_id`
+    that of the record, where it could be read.
     """
 
     def __init__(self, code: str, path: str | Path, line: int, message: str):
         place = f"{path}:{line}" if line else str(path)
         super().__init__(f"{place}: {message} [{code}]")
         self.code, self.path, self.line, self.message = code, str(path), line, message
+        self.dialogue_id: str | None = None
 
     def __reduce__(self) -> "tuple[type[RecordError], tuple[str, str, int, str]]":
         """Errors travel between processes of a worker pool, so they must unpickle."""

@@ -1,5 +1,6 @@
 """What is scored: one item per user turn with audio, earlier turns answered by the reference; and what a reply says."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from ieat_jax.data.injection import parse_thinking
 from ieat_jax.data.labels import EMOTIONS, canonical_emotion
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, Turn, read_records
+from ieat_jax.data.understood import told_of
 from ieat_jax.errors import UserError
 from ieat_jax.evaluation.openers import style_of, styles_are_known
 from ieat_jax.evaluation.progress import Progress
@@ -66,7 +68,8 @@ def read_items(
     """Items of a file of records, and what was left out as (turn or line, reason).
 
     Where the file has single clips with neutral words (the demo corpus), emotions are scored on those alone: in its
-    dialogues words and earlier replies give the class away. Else every labelled turn counts. `audio_root`: folder that
+    dialogues words and earlier replies give the class away. Else every labelled turn counts. Labels and keys that mean
+    nothing are told on stderr. `audio_root`: folder that
     the audio paths start from, None = that of the records. `limit`: this many items, spread over the file, 0 = all.
 
     Raises:
@@ -80,6 +83,8 @@ def read_items(
         raise UserError(f"{root}: there is no such folder; --audio-root is where the records' audio paths start from")
     bad_lines = Quarantine(1.0)  # however many: what is left is scored
     dialogues = read_records(records, quarantine=bad_lines)
+    for sentence in told_of(dialogues, 1.0, records):
+        print(f"{records}: {sentence}", file=sys.stderr, flush=True)
     # Placed first and loaded afterwards, so that a limit also limits what is read.
     places = [(record, index) for record in dialogues for index, turn in enumerate(record.turns) if turn.audio]
     probes = any(_is_probe(record) for record, _ in places)

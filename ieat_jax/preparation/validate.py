@@ -9,6 +9,7 @@ from pathlib import Path
 from ieat_jax.audio.files import AudioError, read_audio
 from ieat_jax.data.records import Record, RecordError, iter_records
 from ieat_jax.data.understood import Labels
+from ieat_jax.errors import UserError
 from ieat_jax.model.config import ListenConfig
 from ieat_jax.preparation.units import MAX_SECONDS
 from ieat_jax.preparation.usable import Usable
@@ -43,7 +44,10 @@ def check_manifest(
 
     Raises:
         RecordError: the file cannot be read at all, or is empty.
+        UserError: there is no such root.
     """
+    if not root.is_dir():
+        raise UserError(f"{root}: there is no such folder; --audio-root is where the records' audio paths start from")
     known: dict[tuple[str, float], AudioError | None] = {}
     codec: dict | None = None
     lines = iter_records(path)
@@ -57,7 +61,7 @@ def check_manifest(
             for line, record in part:
                 if isinstance(record, RecordError):
                     usable.add(None)
-                    yield line, [Problem(line, None, record.code, record.message)]
+                    yield line, [Problem(line, record.dialogue_id, record.code, record.message)]
                     continue
                 errors = {file: known[file] for file in _files(record, max_seconds) if known[file] is not None}
                 labels.add(record)
