@@ -51,6 +51,9 @@ def main(argv: list[str] | None = None) -> int:
 
     config = load_config(arguments.config, overrides)
     run = typed(config)
+    from ieat_jax.objectives.stages import make_objective
+
+    make_objective(run)  # refuses a stage that is not there, and losses of one's own that cannot be used
     if arguments.show_config:
         print(to_json(config), end="")
         return 0

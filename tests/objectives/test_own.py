@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,6 +13,8 @@ from helpers.tiny_stages import recipe, start, use_mesh, write_corpus
 
 from ieat_jax.config.sections import ObjectiveConfig, RunConfig
 from ieat_jax.errors import ConfigError
+from ieat_jax.objectives import own
+from ieat_jax.objectives.losses import total
 from ieat_jax.objectives.own import Forward, own_losses
 from ieat_jax.objectives.stages import STAGES, make_objective
 from ieat_jax.runs.folder import load_run
@@ -145,6 +148,28 @@ def test_whatever_is_no_sum_and_weight_is_refused(tmp_path, value):
     with pytest.raises(ConfigError, match=r"own\.py: own returned .* two numbers") as found:
         traced("align", (spec, 1.0))
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_example_of_the_readme_runs_in_every_stage_that_hears(stage, tmp_path):
+    text = (Path(own.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(import jax\.numpy as jnp\n\n\ndef quiet.*?)```", text, re.DOTALL)
+    (tmp_path / "mine.py").write_text(example)
+    (factor,) = re.findall(r'config\.objective\.extra = \(\("configs/mine\.py:quiet", ([\d.]+)\),\)', text)
+    settings = ObjectiveConfig(extra=((f"{tmp_path}/mine.py:quiet", float(factor)),))
+    objective, factors = make_objective(RunConfig(stage=stage, objective=settings))
+    model, batch = tiny_model(), batch_of(stage)
+    if not STAGES[stage].hears:
+        with pytest.raises(ConfigError, match=r"mine\.py: quiet, line 6: TypeError.*heard, teacher, spoken are None"):
+            jax.eval_shape(objective, model, batch)
+        return
+    parts = jax.jit(objective)(model, batch)
+    heard, lengths = model.listen(batch.mel, batch.clip_frames)
+    said = [np.asarray(heard[row, clip, : lengths[row, clip]]) for row, clip in np.ndindex(*lengths.shape)]
+    mean = float(parts["quiet"][0] / parts["quiet"][1])
+    assert mean == pytest.approx(np.square(np.concatenate(said)).mean(), rel=1e-4)
+    without = {name: value for name, value in factors.items() if name != "quiet"}
+    assert float(total(parts, factors) - total(parts, without)) == pytest.approx(float(factor) * mean, rel=1e-3)
 
 
 @pytest.mark.parametrize("stage", STAGES)
