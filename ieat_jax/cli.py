@@ -4,9 +4,10 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ieat_jax.errors import UserError
-from ieat_jax.storage import StorageError, local_path
+from ieat_jax.storage import StorageError, check_writable, local_path
 from ieat_jax.version import __version__
 
 
@@ -35,6 +36,28 @@ def path_argument(text: str) -> Path:
         return local_path(text, "")
     except StorageError as error:
         raise argparse.ArgumentTypeError(str(error).lstrip()) from error
+
+
+class _Output(argparse.Action):
+    """Takes the path of something that will be written, and refuses it now where that could not be done later."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        try:
+            check_writable(values)
+        except StorageError as error:
+            raise argparse.ArgumentError(self, str(error)) from error
+        setattr(namespace, self.dest, values)
+
+
+def add_output(parser: argparse.ArgumentParser, what: str, *, flag: str = "--out", required: bool = True) -> None:
+    """Add the argument that says where a command writes `what`.
+
+    One rule for all commands: folders that are missing are made, when there is something to write.
+    """
+    words = f"{what}; missing folders are made"
+    parser.add_argument(flag, required=required, type=path_argument, action=_Output, help=words)
 
 
 def exit_with(main: Callable[[], int | None]) -> None:

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ieat_jax.cli import exit_with, parser_of, path_argument
+from ieat_jax.cli import add_output, exit_with, parser_of, path_argument
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
 from ieat_jax.errors import UserError
 
@@ -31,14 +31,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = parser_of("prepare", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="make the demo corpus: spoken dialogues from templates")
-    demo.add_argument("--out", required=True, type=path_argument, help="a new folder")
+    add_output(demo, "a new folder")
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--hours", type=float, default=1.0, help="of distinct audio (default: 1)")
     demo.add_argument("--text-dialogues", type=int, default=4000, help="dialogues without audio (default: 4000)")
     demo.add_argument("--workers", type=int, help="processes that speak (default: all cores)")
     emodb = commands.add_parser("emodb", help="records of Emo-DB, split by speaker")
     emodb.add_argument("--source", required=True, type=path_argument, help="folder of the wav files")
-    emodb.add_argument("--out", required=True, type=path_argument, help="folder for train, validation and test.jsonl")
+    add_output(emodb, "folder for train, validation and test.jsonl")
     emodb.add_argument(
         "--text",
         choices=("de", "en"),
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     responses = commands.add_parser("responses", help="an LLM's own replies for turns that have none")
     _records(responses, several=True, audio=False)
     responses.add_argument("--llm", required=True, help="package:NAME, gguf:FILE or a Hugging Face folder")
-    responses.add_argument("--out", required=True, type=path_argument, help="folder for files of the same names")
+    add_output(responses, "folder for files of the same names")
     responses.add_argument(
         "--system-text",
         default="You are a helpful assistant.",
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _share(responses)
     codec = commands.add_parser("codec", help="train a unit codec on the replies of records (one speaker)")
     _records(codec, several=False)
-    codec.add_argument("--out", required=True, type=path_argument, help="folder of the codec")
+    add_output(codec, "folder of the codec")
     codec.add_argument("--codes", type=int, default=4096, help="size of the unit vocabulary (default: 4096)")
     codec.add_argument("--minutes", type=float, default=25.0, help="most speech to train on (default: 25)")
     codec.add_argument("--seed", type=int, default=0)
@@ -68,12 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     units.add_argument(
         "--codec", required=True, type=path_argument, help="folder of `prepare codec`, or a CosyVoice .onnx"
     )
-    units.add_argument("--out", required=True, type=path_argument, help="folder for files of the same names")
+    add_output(units, "folder for files of the same names")
     units.add_argument("--workers", type=int, help="processes that encode (default: all cores)")
     _share(units)
     tokenizer = commands.add_parser("tokenizer", help="train a tokenizer on everything written in records")
     _records(tokenizer, several=True, audio=False)
-    tokenizer.add_argument("--out", required=True, type=path_argument, help="folder for tokenizer.json")
+    add_output(tokenizer, "folder for tokenizer.json")
     tokenizer.add_argument("--vocab-size", type=int, default=2048, help="at most (default: 2048)")
     check = commands.add_parser("check", help="validate every line and audio file; a JSON line per bad record")
     _records(check, several=False)
@@ -173,6 +173,8 @@ def codec(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     quarantine = Quarantine(arguments.max_bad_share, arguments.out / QUARANTINE_FILE)
     records = read_records(arguments.records, quarantine=quarantine)
+    where = str(arguments.records)
+    places = {turn.response_audio: f"{where}:{record.line}" for record in records for turn in record.turns}
     trained, figures = train_on_replies(
         reply_files(records),
         arguments.audio_root or arguments.records.parent,
@@ -180,6 +182,7 @@ def codec(arguments: argparse.Namespace) -> int:
         codes=arguments.codes,
         minutes=arguments.minutes,
         seed=arguments.seed,
+        places=places,
     )
     quarantine.check()
     trained.save(arguments.out)
@@ -315,12 +318,19 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Entry point; returns the exit code.
+
+    Raises:
+        UserError: arguments or input that cannot be used.
+    """
     arguments = _parser().parse_args(argv)
     command = {
         "demo": demo, "emodb": emodb, "responses": responses, "codec": codec, "units": units, "tokenizer": tokenizer,
         "check": check,
     }[arguments.command]  # fmt: skip
+    root = getattr(arguments, "audio_root", None)
+    if root is not None and not root.is_dir():
+        raise UserError(f"--audio-root {root}: there is no such folder; the records' audio paths start from there")
     try:
         return command(arguments)
     except QuarantineError as error:

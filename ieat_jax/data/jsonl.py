@@ -13,6 +13,7 @@ from ieat_jax.storage import local_path
 
 MAX_LINE_BYTES = 1_000_000
 MAX_DEPTH = 32
+HEAD = 64  # bytes, in which a sound, an archive or UTF-16 shows
 MAX_DIGITS = 18  # what 64 bits hold for certain
 
 
@@ -59,6 +60,10 @@ def read_objects(path: str | Path) -> Iterator[tuple[int, dict | RecordError]]:
             raise RecordError("not_a_file", path, 0, f"is {kind}; records are read from a JSON-lines file")
         with path.open("rb") as file:
             number = 0
+            head = file.read(HEAD).lstrip()
+            if head.count(b"\0") > 1 and not head.startswith(b"{"):  # said once, not for every line
+                raise RecordError("not_text", path, 0, "is no text; records are read from a JSON-lines file in UTF-8")
+            file.seek(0)
             while line := file.readline(MAX_LINE_BYTES + 1):
                 number += 1
                 too_long = len(line) > MAX_LINE_BYTES

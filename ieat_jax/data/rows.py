@@ -101,7 +101,8 @@ class RowMaker:
                 check_alone(plans[0], self.spec.chat, self.spec.shapes, self.spec.options, encode)
                 return plans
             except (AudioError, LayoutError) as error:
-                self.quarantine.note(record.dialogue_id, error.code, str(error))
+                place = f"{self.sources[source].name}:{record.line}"
+                self.quarantine.note(record.dialogue_id, error.code, f"{place}: {error}")
                 self.quarantine.check()
         name = self.sources[source].name
         raise DataError(f"{name}: none of its {len(records)} records can be used; see the quarantine")

@@ -59,7 +59,7 @@ def own_losses(
     """
     functions: dict[str, Own] = {}
     factors: dict[str, float] = {}
-    taken = {*known, *LOGGED, *(item.name for item in dataclasses.fields(settings))}
+    taken = {*known, *LOGGED, *(item.name for item in dataclasses.fields(ObjectiveConfig))}
     for spec, factor in settings.extra:
         path, _, name = spec.rpartition(":")
         if name in functions:

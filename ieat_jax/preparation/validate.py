@@ -9,7 +9,6 @@ from pathlib import Path
 from ieat_jax.audio.files import AudioError, read_audio
 from ieat_jax.data.records import Record, RecordError, iter_records
 from ieat_jax.data.understood import Labels
-from ieat_jax.errors import UserError
 from ieat_jax.model.config import ListenConfig
 from ieat_jax.preparation.units import MAX_SECONDS
 from ieat_jax.preparation.usable import Usable
@@ -44,10 +43,7 @@ def check_manifest(
 
     Raises:
         RecordError: the file cannot be read at all, or is empty.
-        UserError: there is no such root.
     """
-    if not root.is_dir():
-        raise UserError(f"{root}: there is no such folder; --audio-root is where the records' audio paths start from")
     known: dict[tuple[str, float], AudioError | None] = {}
     codec: dict | None = None
     lines = iter_records(path)
