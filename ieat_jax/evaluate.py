@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--seed", type=int, default=0, help="seed of the controls and the bootstrap")
     report = commands.add_parser("report", help="compare scored folders in one HTML page")
     report.add_argument("--runs", required=True, nargs="+", metavar="NAME=DIR", help="scored folders, in order")
-    add_output(report, "the HTML file")
+    add_output(report, "the HTML file", folder=False)
     report.add_argument("--title", default="What the model heard, thought and said")
     return parser
 

@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--think", action=argparse.BooleanOptionalAction, default=True, help="think before answering (default: yes)"
     )
-    add_output(parser, "the spoken reply (.wav), without it no speech is made", required=False)
+    add_output(parser, "the spoken reply (.wav), without it no speech is made", required=False, folder=False)
     parser.add_argument(
         "--temperature", type=float, default=0.0, help="text sampling temperature; 0 = greedy (default)"
     )

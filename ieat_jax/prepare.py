@@ -166,7 +166,12 @@ def responses(arguments: argparse.Namespace) -> int:
 
 
 def codec(arguments: argparse.Namespace) -> int:
-    """`prepare codec`."""
+    """`prepare codec`.
+
+    Raises:
+        CodecError: too little speech.
+    """
+    from ieat_jax.audio.codec import CodecError
     from ieat_jax.data.records import read_records
     from ieat_jax.preparation.units import reply_files, train_on_replies
 
@@ -175,21 +180,26 @@ def codec(arguments: argparse.Namespace) -> int:
     records = read_records(arguments.records, quarantine=quarantine)
     where = str(arguments.records)
     places = {turn.response_audio: f"{where}:{record.line}" for record in records for turn in record.turns}
-    trained, figures = train_on_replies(
-        reply_files(records),
-        arguments.audio_root or arguments.records.parent,
-        quarantine,
-        codes=arguments.codes,
-        minutes=arguments.minutes,
-        seed=arguments.seed,
-        places=places,
-    )
+    try:
+        trained, figures = train_on_replies(
+            reply_files(records),
+            arguments.audio_root or arguments.records.parent,
+            quarantine,
+            codes=arguments.codes,
+            minutes=arguments.minutes,
+            seed=arguments.seed,
+            places=places,
+        )
+    except CodecError:
+        quarantine.check()  # too little speech is left where it is bad: say that first
+        raise
     quarantine.check()
     trained.save(arguments.out)
     print(f"wrote {arguments.out}: {json.dumps(trained.identity())}, {time.perf_counter() - started:.0f} s")
     if figures:
         listed = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
         print(f"analysis-resynthesis of replies that it was not trained on: {listed}")
+    _report(quarantine)
     return 0
 
 

@@ -139,7 +139,7 @@ def _figures(predictions: Predictions, measure: Measure, taken: Collection[str])
         raise MeasureError(f"{where}: another one has figures {sorted(twice)}, too; give them another key")
     try:
         json.dumps(_finite(found))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise MeasureError(f"{where}{place}: its figures cannot be written as JSON ({error})") from error
     return found
 
