@@ -115,7 +115,6 @@ def measure_all(
             if failed is None:
                 raise
             failed[measure.name] = str(error)
-            print(error, file=sys.stderr, flush=True)
     return figures
 
 
