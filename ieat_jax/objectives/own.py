@@ -119,7 +119,7 @@ def _usable(stage: str, forward: Forward) -> str:
     return (
         f"In stage {stage} it may use forward.{', forward.'.join(there)}"
         + (f"; {', '.join(absent)} {'is' if len(absent) == 1 else 'are'} None" if absent else "")
-        + ", the model, and the fields of the batch (ieat_jax/data/batch.py)"
+        + "; the model and the fields of the batch (ieat_jax/data/batch.py) are always there"
     )
 
 
