@@ -15,7 +15,7 @@ _ADDRESS = re.compile(
 
 
 class StorageError(UserError):
-    """An address where the path of a file or folder is needed."""
+    """An address where the path of a file or folder is needed, or a path that cannot be written."""
 
 
 def local_path(path: str | os.PathLike[str], name: str) -> Path:
@@ -34,3 +34,24 @@ def local_path(path: str | os.PathLike[str], name: str) -> Path:
             "bucket (gcsfuse) or copy the files, and give the path, like /mnt/runs/align"
         )
     return Path(path)
+
+
+def check_writable(path: Path, name: str = "", *, folder: bool = False) -> None:
+    """Find out before the work whether `path` (a flag's, `name`) could be made, with the folders above it.
+
+    `folder`: it will be a folder.
+
+    Raises:
+        StorageError: something above it is a file, or is closed to this user.
+    """
+    place = path
+    try:
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        there = place.is_dir()
+    except OSError as error:  # a name that is too long, say
+        raise StorageError(f"{name} {path}: cannot be written ({error.strerror})".lstrip()) from error
+    if not there and (folder or place != path):
+        raise StorageError(f"{place}: is a file; {f'{name} {path}'.lstrip()} has to be a folder, or in one")
+    if not os.access(place, os.W_OK | (os.X_OK if there else 0)):
+        raise StorageError(f"{place}: cannot be written by this user; give another place than {path}")

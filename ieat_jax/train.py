@@ -8,7 +8,7 @@ import argparse
 import os
 import sys
 
-from ieat_jax.cli import exit_with, parser_of, path_argument
+from ieat_jax.cli import add_output, exit_with, parser_of
 
 # Set by TPU pods, multislice and `srun`: jax.distributed finds the rest by itself.
 CLUSTER_VARIABLES = ("TPU_WORKER_HOSTNAMES", "MEGASCALE_COORDINATOR_ADDRESS", "SLURM_PROCID")
@@ -17,7 +17,7 @@ CLUSTER_VARIABLES = ("TPU_WORKER_HOSTNAMES", "MEGASCALE_COORDINATOR_ADDRESS", "S
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of("train", __doc__)
     parser.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="recipe with get_config(arg)")
-    parser.add_argument("--workdir", type=path_argument, help="folder of the run: all that its use needs")
+    add_output(parser, "folder of the run, all that its use needs", flag="--workdir", required=False)
     parser.add_argument("--show-config", action="store_true", help="print the configuration and end")
     return parser
 
@@ -51,6 +51,9 @@ def main(argv: list[str] | None = None) -> int:
 
     config = load_config(arguments.config, overrides)
     run = typed(config)
+    from ieat_jax.objectives.stages import make_objective
+
+    make_objective(run)  # refuses a stage that is not there, and losses of one's own that cannot be used
     if arguments.show_config:
         print(to_json(config), end="")
         return 0

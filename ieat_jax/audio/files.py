@@ -140,14 +140,17 @@ def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate: int = 
     """Write a mono waveform [samples] in [-1, 1] as 16-bit WAV; louder samples are clipped.
 
     Raises:
-        AudioError: the waveform has several axes, or holds NaN or infinity.
+        AudioError: the waveform has several axes, or holds NaN or infinity, or the file cannot be written.
     """
     waveform = np.asarray(waveform, np.float32)
     if waveform.ndim != 1:
         raise AudioError("not_mono", path, f"a waveform to write has one axis, this one has shape {waveform.shape}")
     if not np.isfinite(waveform).all():
         raise AudioError("not_finite", path, "the waveform to write holds NaN or infinity")
-    soundfile.write(path, np.clip(waveform, -1.0, 1.0), sample_rate, format="WAV", subtype="PCM_16")
+    try:
+        soundfile.write(path, np.clip(waveform, -1.0, 1.0), sample_rate, format="WAV", subtype="PCM_16")
+    except (soundfile.SoundFileError, OSError) as error:
+        raise AudioError("unwritable", path, f"cannot be written ({error}); give another place") from error
 
 
 def locate(path: str | os.PathLike, root: str | os.PathLike | None) -> Path:

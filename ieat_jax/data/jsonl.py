@@ -13,19 +13,22 @@ from ieat_jax.storage import local_path
 
 MAX_LINE_BYTES = 1_000_000
 MAX_DEPTH = 32
+HEAD = 64  # bytes, in which a sound, an archive or UTF-16 shows
 MAX_DIGITS = 18  # what 64 bits hold for certain
 
 
 class RecordError(UserError):
     """A line that is no record.
 
-    `code` is a stable short word for counting, `line` the line number from 1 (0 = the file as a whole).
+    `code` is a stable short word for counting, `line` the line number from 1 (0 = the file as a whole), `dialogue_id`
+    that of the record, where it could be read.
     """
 
     def __init__(self, code: str, path: str | Path, line: int, message: str):
         place = f"{path}:{line}" if line else str(path)
         super().__init__(f"{place}: {message} [{code}]")
         self.code, self.path, self.line, self.message = code, str(path), line, message
+        self.dialogue_id: str | None = None
 
     def __reduce__(self) -> "tuple[type[RecordError], tuple[str, str, int, str]]":
         """Errors travel between processes of a worker pool, so they must unpickle."""
@@ -57,6 +60,10 @@ def read_objects(path: str | Path) -> Iterator[tuple[int, dict | RecordError]]:
             raise RecordError("not_a_file", path, 0, f"is {kind}; records are read from a JSON-lines file")
         with path.open("rb") as file:
             number = 0
+            head = file.read(HEAD).lstrip()
+            if head.count(b"\0") > 1 and not head.startswith(b"{"):  # said once, not for every line
+                raise RecordError("not_text", path, 0, "is no text; records are read from a JSON-lines file in UTF-8")
+            file.seek(0)
             while line := file.readline(MAX_LINE_BYTES + 1):
                 number += 1
                 too_long = len(line) > MAX_LINE_BYTES

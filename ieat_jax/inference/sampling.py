@@ -6,10 +6,13 @@ window is drawn again from the full distribution. Every row has its own random k
 on the rows beside it.
 """
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ieat_jax.errors import UserError
 
@@ -24,6 +27,7 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self):
+        check_numbers("sampling: ", self)
         _check_range("temperature", self.temperature, self.temperature >= 0, "at least 0 (0 = greedy)")
         _check_range("top_k", self.top_k, self.top_k >= 0, "at least 0 (0 = no limit)")
         _check_range("top_p", self.top_p, 0 < self.top_p <= 1, "in (0, 1]")
@@ -40,10 +44,24 @@ class UnitSampling:
     window: int = 10
 
     def __post_init__(self):
+        check_numbers("sampling: unit ", self)
         _check_range("unit temperature", self.temperature, self.temperature >= 0, "at least 0 (0 = greedy)")
         _check_range("unit top_k", self.top_k, self.top_k >= 0, "at least 0 (0 = no limit)")
         _check_range("unit top_p", self.top_p, 0 < self.top_p <= 1, "in (0, 1]")
         _check_range("unit window", self.window, self.window >= 0, "at least 0 (0 = no repetition check)")
+
+
+def check_numbers(before: str, made: Any) -> None:
+    """Refuse fields of a dataclass that are no numbers; those whose default is whole have to be so.
+
+    Raises:
+        UserError: names the field.
+    """
+    for item in dataclasses.fields(made):
+        value, whole = getattr(made, item.name), isinstance(item.default, int)
+        fits = isinstance(value, int | np.integer) or (isinstance(value, float | np.floating) and not whole)
+        if isinstance(value, bool) or not fits:
+            raise UserError(f"{before}{item.name} is {value!r:.40}; it must be a {'whole ' if whole else ''}number")
 
 
 def _check_range(name: str, value: float, fine: bool, allowed: str) -> None:

@@ -20,7 +20,7 @@ from ieat_jax.data.records import Record, Turn
 from ieat_jax.data.sources.jsonl import DataError, Source
 from ieat_jax.packing.plan import Piece, Plan, choices, picker
 from ieat_jax.packing.spec import RowSpec
-from ieat_jax.packing.tables import THINKING_MODES, retried
+from ieat_jax.packing.tables import THINKING_MODES, place, retried
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +148,7 @@ class RowMaker:
             try:
                 turn = self.turns.turn(record, index, source.audio_root, piece.example, supervised=supervised)
             except AudioError as error:
-                fault = Bad(source.name, record.dialogue_id, error.code, f"{record.dialogue_id}: {error}")
+                fault = Bad(source.name, record.dialogue_id, error.code, f"{place(source, record)}: {error}")
                 if supervised:
                     break
                 turns = []

@@ -14,7 +14,7 @@ from ieat_jax.audio.files import AudioError, count_samples
 from ieat_jax.audio.logmel import clip_frames
 from ieat_jax.data.injection import BRACKETS, INJECTION_MODES, joined, thinking_wordings, told_wordings
 from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.data.records import Record
+from ieat_jax.data.records import Record, Turn
 from ieat_jax.data.sources.jsonl import DataError, Source
 from ieat_jax.packing.sizes import BUDGETS, SLOTS, TOLD, Counts, room, turn_sizes
 from ieat_jax.packing.spec import RowSpec
@@ -41,6 +41,11 @@ class Tables:
     def counts(self, at: np.ndarray, thought: np.ndarray, told: np.ndarray) -> Counts:
         """Counts of the turns `at`, with the tokens of the sentences that were drawn for them."""
         return Counts(self.text[at], told, thought, self.reply[at], self.positions[at], self.units[at])
+
+
+def place(source: Source, record: Record) -> str:
+    """Where a record stands, for messages: file, line, id."""
+    return f"{source.name}:{record.line}: {record.dialogue_id}"
 
 
 def retried(read: Callable[[], Any], what: str) -> Any:
@@ -86,13 +91,15 @@ def make_tables(source: Source, spec: RowSpec, quarantine: Quarantine) -> Tables
             _count_sentences(sentences[at], record, index, spec, count)
             if spec.user == "audio" and turn.audio is not None:
                 try:
-                    positions[at] = _positions(turn.audio, source, spec, f"{record.dialogue_id}: turn {turn.turn_id}")
+                    positions[at] = _positions(
+                        turn.audio, source, spec, f"{place(source, record)}: turn {turn.turn_id}"
+                    )
                 except AudioError as error:
                     broken[at] = True
-                    quarantine.note(record.dialogue_id, error.code, f"{record.dialogue_id}: {error}", source.name)
-            for code, message in _lacks(record, index, spec):
+                    quarantine.note(record.dialogue_id, error.code, f"{place(source, record)}: {error}", source.name)
+            for code, message in _lacks(turn, spec):
                 broken[at] = True
-                quarantine.note(record.dialogue_id, code, message, source.name)
+                quarantine.note(record.dialogue_id, code, f"{place(source, record)}: {message}", source.name)
     tables = Tables(offsets, text, reply, positions, units, sentences, broken, np.arange(0))
     _note_long(tables, source, spec, quarantine)
     quarantine.check()
@@ -144,12 +151,11 @@ def _positions(audio: str, source: Source, spec: RowSpec, what: str) -> int:
     return spec.clip_positions(clip_frames(retried(read, what), window_seconds=spec.clip_seconds))
 
 
-def _lacks(record: Record, index: int, spec: RowSpec) -> Iterable[tuple[str, str]]:
-    turn = record.turns[index]
+def _lacks(turn: Turn, spec: RowSpec) -> Iterable[tuple[str, str]]:
     if not turn.response_text:
-        yield "no_response", f"{record.dialogue_id}: turn {turn.turn_id} has no response_text"
+        yield "no_response", f"turn {turn.turn_id} has no response_text"
     elif spec.user == "audio" and turn.audio is None:
-        yield "no_audio", f"{record.dialogue_id}: turn {turn.turn_id} has no split_audio_file"
+        yield "no_audio", f"turn {turn.turn_id} has no split_audio_file"
 
 
 def _note_long(tables: Tables, source: Source, spec: RowSpec, quarantine: Quarantine) -> None:
@@ -169,7 +175,7 @@ def _note_long(tables: Tables, source: Source, spec: RowSpec, quarantine: Quaran
         number = int(np.searchsorted(tables.offsets, place, side="right")) - 1
         record, turn = source.records[number], place - tables.offsets[number]
         message = (
-            f"{record.dialogue_id}: turn {turn + 1} alone needs up to {largest[place, column]} {BUDGETS[column]}, "
+            f"{place(source, record)}: turn {turn + 1} alone needs up to {largest[place, column]} {BUDGETS[column]}, "
             f"config.data.shapes.{BUDGETS[column]} is {limits[column]}; raise it"
         )
         quarantine.note(record.dialogue_id, "too_long", message, source.name)

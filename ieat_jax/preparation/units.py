@@ -3,7 +3,7 @@
 import json
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -37,11 +37,19 @@ def reply_files(records: Iterable[Record]) -> list[str]:
 
 
 def train_on_replies(
-    files: Sequence[str], root: Path, quarantine: Quarantine, *, codes: int, minutes: float, seed: int
+    files: Sequence[str],
+    root: Path,
+    quarantine: Quarantine,
+    *,
+    codes: int,
+    minutes: float,
+    seed: int,
+    places: Mapping[str | None, str] | None = None,
 ) -> tuple[MelCodec, dict[str, float]]:
     """Train a codec on replies drawn at random, `minutes` at most -> (codec, figures of `resynthesis` on others).
 
-    A file that cannot be used is noted in the quarantine under its path. Figures are empty for small corpora.
+    A file that cannot be used is noted in the quarantine under its path, with where records name it (`places`). Figures
+    are empty for small corpora.
 
     Raises:
         UnitError: no replies. CodecError: too little speech.
@@ -51,19 +59,21 @@ def train_on_replies(
     order = [files[index] for index in np.random.default_rng(seed).permutation(len(files))]
     held_out = order[: min(HELD_OUT, len(order) // 20)]
     codec = train_mel_codec(
-        _readable(order[len(held_out) :], root, quarantine), codes=codes, max_minutes=minutes, seed=seed
+        _readable(order[len(held_out) :], root, quarantine, places or {}), codes=codes, max_minutes=minutes, seed=seed
     )
-    waveforms = list(_readable(held_out, root, quarantine))
+    waveforms = list(_readable(held_out, root, quarantine, places or {}))
     return codec, resynthesis(codec, waveforms) if waveforms else {}
 
 
-def _readable(files: Iterable[str], root: Path, quarantine: Quarantine) -> Iterator[np.ndarray]:
+def _readable(
+    files: Iterable[str], root: Path, quarantine: Quarantine, places: Mapping[str | None, str]
+) -> Iterator[np.ndarray]:
     for file in files:
         quarantine.expect(1)
         try:
             yield read_audio(file, max_seconds=MAX_SECONDS, root=root)
         except AudioError as error:
-            quarantine.note(file, error.code, str(error))
+            quarantine.note(file, error.code, f"{places[file]}: {error}" if file in places else str(error))
 
 
 def resynthesis(codec: UnitCodec, waveforms: Sequence[np.ndarray]) -> dict[str, float]:
@@ -255,7 +265,7 @@ def add_units(
                 found[turn.turn_id] = result
         if bad is not None:
             name = f"{where}: {record.dialogue_id}"
-            quarantine.note(name, bad.code, f"{name}: {bad}")
+            quarantine.note(name, bad.code, f"{where}:{record.line}: {record.dialogue_id}: {bad}")
         else:
             kept.append(with_units(record, found, identity) if found else record)
     return kept

@@ -57,7 +57,7 @@ def check_manifest(
             for line, record in part:
                 if isinstance(record, RecordError):
                     usable.add(None)
-                    yield line, [Problem(line, None, record.code, record.message)]
+                    yield line, [Problem(line, record.dialogue_id, record.code, record.message)]
                     continue
                 errors = {file: known[file] for file in _files(record, max_seconds) if known[file] is not None}
                 labels.add(record)

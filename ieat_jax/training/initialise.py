@@ -22,6 +22,7 @@ from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.lora import merge_lora
 from ieat_jax.model.names import map_named, named_leaves
 from ieat_jax.model.unified import UnifiedModel, build_model
+from ieat_jax.objectives.stages import STAGES
 from ieat_jax.runs.folder import Run
 
 
@@ -51,7 +52,7 @@ class Handover:
             lines.append(f"copied within the model: {_parts(self.copied)}")
         lines.append(f"new (random): {_parts(self.new) if self.new else 'nothing'}")
         if self.left_over:
-            lines.append(f"left over (not in this model): {_parts(self.left_over)}")
+            lines.append(f"left over (not in this model, or never trained): {_parts(self.left_over)}")
         return "\n".join(lines)
 
 
@@ -81,9 +82,11 @@ def initialise(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None)
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
     left_over: list[str] = []
+    # Speak of a stage that does not speak is as it was drawn: it would pass for one that learned.
+    untrained = earlier is not None and not STAGES[earlier.stage].speaks
     for source, weights in _sources(config, earlier):
         for name, value in weights:
-            if name not in wanted:
+            if name not in wanted or (untrained and name.startswith("speak.")):
                 left_over.append(name)
                 continue
             if tuple(value.shape) != wanted[name].shape:
@@ -97,11 +100,7 @@ def initialise(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None)
     if sources:
         undeclared = [n for n in missing if not any(re.fullmatch(p, n) for p in config.init.allow_new)]
         if undeclared:
-            raise InitError(
-                f"{', '.join(undeclared[:20])}{f' and {len(undeclared) - 20} more' if len(undeclared) > 20 else ''}: "
-                f"neither in {', '.join(dict.fromkeys(sources.values()))} nor declared new; "
-                "add a regex to config.init.allow_new if they are to start from random numbers"
-            )
+            raise InitError(_undeclared(config, undeclared, dict.fromkeys(sources.values())))
     if missing:
         # The whole model is traced, but only the missing leaves are computed.
         new = jax.jit(lambda key: {name: leaf for name, leaf in named_leaves(build(key)).items() if name in missing})(
@@ -110,6 +109,19 @@ def initialise(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None)
         found |= new
     model = map_named(lambda name, _: found[name], abstract)
     return model, Handover(sources, copied, tuple(missing), tuple(left_over))
+
+
+def _undeclared(config: RunConfig, names: list[str], sources: Iterable[str]) -> str:
+    """What is wrong with parameters that no source has, and what to do: Speak belongs to the stages that speak."""
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    listed = f"{', '.join(names[:20])}{more}: neither in {', '.join(sources)} nor declared new"
+    if not STAGES[config.stage].speaks and all(name.startswith("speak.") for name in names):
+        first = next(name for name, stage in STAGES.items() if stage.speaks)
+        return (
+            f"{listed}; stage {config.stage} does not speak: set config.model.speak.enabled=False, and switch it on in "
+            f"stage {first}, where Speak begins as a copy of Write"
+        )
+    return f"{listed}; add a regex to config.init.allow_new if they are to start from random numbers"
 
 
 def _sources(config: RunConfig, earlier: Run | None) -> Iterable[tuple[str, Any]]:

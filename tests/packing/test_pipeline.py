@@ -250,6 +250,16 @@ def test_storage_that_fails_for_a_moment_changes_nothing_and_for_long_ends_the_r
         batches(corpus, recipe)[0]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_sound_that_is_no_number_names_the_file_and_line_of_its_record(value, corpus, recipe, tmp_path):
+    for path in corpus.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    soundfile.write(tmp_path / "2_0.wav", np.full(8000, value, np.float32), 16000, subtype="FLOAT")
+    told = rf"First: {tmp_path}/spoken\.jsonl:3: 2_0\.wav: "
+    with pytest.raises(QuarantineError, match=told):
+        batches(tmp_path, recipe, batch_size=12)[0]
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
