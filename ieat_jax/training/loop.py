@@ -37,14 +37,16 @@ from ieat_jax.text.chat import ChatFormat
 from ieat_jax.training.clock import Throughput
 from ieat_jax.training.console import say
 from ieat_jax.training.initialise import initialise
-from ieat_jax.training.metrics import MetricWriter
+from ieat_jax.training.metrics import MetricWriter, Window
 from ieat_jax.training.optimizer import abstract_state, init_state, make_optimizer, too_many_bad_steps, updates_done
 from ieat_jax.training.placement import check_batch, put_batch
 from ieat_jax.training.preemption import Asked, Preemption
 from ieat_jax.training.resume import TrainError, check_resume
 from ieat_jax.training.rows import make_row_spec
 from ieat_jax.training.setup import Ingredients, gather, sequences
-from ieat_jax.training.step import TrainState, add_metrics, compiler_options, make_step
+from ieat_jax.training.step import TrainState, compiler_options, make_step
+
+WINDOW = "window"  # in a step's metadata: the metrics that no line has yet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,12 +106,25 @@ def _train(
     settings, options = config.checkpoint, compiler_options(config.train.compiler_options, mesh)
     with Checkpoints(workdir / CHECKPOINTS, keep=settings.keep, every=settings.every) as checkpoints:
         with preemption.interruptible():
-            first, template, state, frozen, optimizer = _begin(parts, workdir, checkpoints, begun, metadata, mesh)
+            start = _begin(parts, workdir, checkpoints, begun, metadata, mesh)
         step_function = make_step(
-            template, objective, factors, optimizer[0], accumulate=config.train.accumulate, options=options
+            start.template, objective, factors, start.optimizer, accumulate=config.train.accumulate, options=options
         )
-        loop = _Loop(parts, workdir, checkpoints, preemption, metadata, optimizer[1])
-        return loop.run(step_function, state, frozen, batches, first)
+        loop = _Loop(parts, workdir, checkpoints, preemption, metadata, start)
+        return loop.run(step_function, batches)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Start:
+    """What an attempt begins with, fresh or restored."""
+
+    step: int
+    template: Any  # the model's structure
+    state: TrainState
+    frozen: dict[str, Any]
+    optimizer: Any
+    schedule: Any
+    window: Window
 
 
 def _begin(
@@ -119,8 +134,7 @@ def _begin(
     begun: dict[str, Any] | None,
     metadata: dict[str, Any],
     mesh: jax.sharding.Mesh,
-) -> tuple[int, Any, TrainState, dict[str, Any], tuple[Any, Any]]:
-    """(first step, model template, state, frozen parameters, (optimizer, schedule)), fresh or restored."""
+) -> _Start:
     config = parts.config
     if begun is not None:
         check_resume(begun, metadata, allow=config.checkpoint.allow_changes)
@@ -134,7 +148,8 @@ def _begin(
         save_run_files(workdir, config, parts.tokenizer, parts.codec)
         state = TrainState(restored.items["trainable"], restored.items["optimizer"])
         say(f"resuming from step {restored.step} of {workdir}")
-        return restored.step, abstract, state, frozen, (optimizer, schedule)
+        window = Window(restored.metadata.get(WINDOW))
+        return _Start(restored.step, abstract, state, frozen, optimizer, schedule, window)
     model, handover = initialise(config, mesh, parts.earlier)
     say(handover.summary())
     trainable, frozen = split(model, config.optimizer.rules)
@@ -145,7 +160,7 @@ def _begin(
     state = TrainState(trainable, init_state(optimizer, trainable))
     counts = [sum(int(np.prod(leaf.shape)) for leaf in part.values()) for part in (trainable, frozen)]
     say(f"stage {config.stage}: {counts[0] / 1e6:.2f} M parameters train, {counts[1] / 1e6:.2f} M are frozen")
-    return 0, abstract, state, frozen, (optimizer, schedule)
+    return _Start(0, abstract, state, frozen, optimizer, schedule, Window())
 
 
 class _Loop:
@@ -158,18 +173,19 @@ class _Loop:
         checkpoints: Checkpoints,
         preemption: Preemption,
         metadata: dict[str, Any],
-        schedule: Any,
+        start: _Start,
     ):
         self.parts, self.workdir, self.checkpoints = parts, workdir, checkpoints
-        self.preemption, self.metadata, self.schedule = preemption, metadata, schedule
+        self.preemption, self.metadata = preemption, metadata
+        self.start, self.window = start, start.window
 
-    def run(self, step_function: Any, state: TrainState, frozen: dict[str, Any], batches: Any, first: int) -> Result:
-        """Steps `first` + 1 to the last, or until the run is asked to leave."""
-        config = self.parts.config
+    def run(self, step_function: Any, batches: Any) -> Result:
+        """The steps that are left, until the last one or until the run is asked to leave."""
+        config, first, state, frozen = self.parts.config, self.start.step, self.start.state, self.start.frozen
         last, log_every = config.train.steps, config.train.log_every
         if first == 0 and config.checkpoint.initial:
             self._save(0, state)
-        throughput, so_far, since = Throughput(), None, 0
+        throughput = Throughput()
         # Fake CPU devices share a few threads: collectives of two programs in flight can wait for each other for ever.
         one_at_a_time = jax.default_backend() == "cpu"
         reader = prefetched(batches, first, threads=config.data.read_threads, buffer=config.data.read_ahead)
@@ -186,12 +202,10 @@ class _Loop:
                 if one_at_a_time:
                     jax.block_until_ready((state, metrics))
                 throughput.step(*_counts(host))
-                so_far = metrics if so_far is None else add_metrics(so_far, metrics)
-                since += 1
+                self.window.add(metrics)
                 writer.advance(step)
                 if step % log_every == 0 or step == last:
-                    self._log(writer, step, so_far, since, state, throughput)
-                    so_far, since = None, 0
+                    self._log(writer, step, state, throughput)
                 leaving = self.preemption.requested(step)
                 if self.checkpoints.due(step) or step == last:
                     with throughput.pause():
@@ -212,24 +226,16 @@ class _Loop:
         say(f"asked to leave: {what}; start the same command again to go on")
         return Result(step, preempted=True)
 
-    def _log(
-        self,
-        writer: MetricWriter,
-        step: int,
-        so_far: dict[str, Any],
-        since: int,
-        state: TrainState,
-        throughput: Throughput,
-    ) -> None:
-        so_far = jax.device_get(so_far)
+    def _log(self, writer: MetricWriter, step: int, state: TrainState, throughput: Throughput) -> None:
+        sums, steps = self.window.take()
         numbers = {
-            "loss": so_far["loss"] / since,
-            "grad_norm": so_far["grad_norm"] / since,
-            "learning_rate": float(self.schedule(max(int(updates_done(state.optimizer)) - 1, 0))),
-            "skipped_steps": so_far["skipped"],
+            "loss": sums["loss"] / steps,
+            "grad_norm": sums["grad_norm"] / steps,
+            "learning_rate": float(self.start.schedule(max(int(updates_done(state.optimizer)) - 1, 0))),
+            "skipped_steps": sums["skipped"],
             "bad_records": len(self.parts.quarantine),
         }
-        writer.write(step, numbers | throughput.report(), so_far["parts"])
+        writer.write(step, numbers | throughput.report(), sums["parts"])
         self.parts.quarantine.check()
         if too_many_bad_steps(state.optimizer, self.parts.config.optimizer):
             raise TrainError(
@@ -242,7 +248,7 @@ class _Loop:
     def _save(self, step: int, state: TrainState) -> None:
         items = {"trainable": state.trainable, "optimizer": state.optimizer}
         with self.preemption.saving():
-            self.checkpoints.save(step, items, self.metadata)
+            self.checkpoints.save(step, items, self.metadata | {WINDOW: self.window.as_json()})
 
     def _report_quarantine(self) -> None:
         bad = self.parts.quarantine.summary()

@@ -100,7 +100,7 @@ SPREAD = np.random.default_rng(3).normal(size=UNITS)
 
 
 @pytest.mark.parametrize("logits", [FLAT, PEAKED, SPREAD, 3 * SPREAD], ids=["flat", "peaked", "spread", "steep"])
-@pytest.mark.parametrize(("top_k", "top_p"), [(25, 0.8), (5, 0.3), (5, 0.8), (25, 0.99), (40, 0.45)])
+@pytest.mark.parametrize(("top_k", "top_p"), [(25, 0.8), (5, 0.3), (5, 0.8), (25, 0.99), (40, 0.46)])
 def test_units_are_drawn_from_the_nucleus_that_the_official_decoder_draws_from(logits, top_k, top_p):
     draws = 3000
     sampling = UnitSampling(temperature=1.0, top_k=top_k, top_p=top_p, window=0)

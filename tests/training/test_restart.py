@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.tiny_stages import recipe, start, use_mesh, write_corpus
 
+import ieat_jax.training.loop as loop
 from ieat_jax.errors import UserError
 from ieat_jax.model.names import named_leaves
 from ieat_jax.runs.folder import load_run
@@ -89,6 +90,30 @@ def test_a_changed_key_of_orbaxs_metadata_costs_one_step(runs, tmp_path, capsys)
     )
     assert f"resuming from step 2 of {run}" in printed
     assert parameters(run) == parameters(runs / "second")
+
+
+def lines(path):
+    """Lines of metrics, without what depends on the clock."""
+    found = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.endswith(("seconds", "per_second"))} for line in found]
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1e30], ids=["finite", "not-finite"])
+def test_metrics_are_over_the_same_steps_wherever_a_run_was_stopped(runs, tmp_path, monkeypatch, rate):
+    fields = dict(train__steps=7, train__log_every=3, optimizer__learning_rate=rate, optimizer__clip_norm=0.0)
+    config = recipe(runs, "write", optimizer__max_bad_steps=9, checkpoint__every=9, **fields)
+    start(config, tmp_path / "whole")
+
+    class Leave(loop.Preemption):
+        def requested(self, step):
+            return True
+
+    monkeypatch.setattr(loop, "Preemption", Leave)
+    for step in range(1, 8):
+        assert start(config, tmp_path / "parted").step == step
+    assert lines(tmp_path / "parted") == lines(tmp_path / "whole")
+    assert [line["step"] for line in lines(tmp_path / "whole")] == [3, 6, 7]
+    assert (lines(tmp_path / "whole")[1]["grad_norm"] is None) == (rate == 1e30)
 
 
 def test_metrics_that_cannot_be_written_stop_no_run(runs, tmp_path, capsys):
