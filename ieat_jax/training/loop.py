@@ -41,8 +41,8 @@ from ieat_jax.training.metrics import MetricWriter, Window
 from ieat_jax.training.optimizer import abstract_state, init_state, make_optimizer, too_many_bad_steps, updates_done
 from ieat_jax.training.placement import check_batch, put_batch
 from ieat_jax.training.preemption import Asked, Preemption
-from ieat_jax.training.resume import TrainError, check_resume
-from ieat_jax.training.rows import make_row_spec
+from ieat_jax.training.resume import TrainError, check_resume, check_stage
+from ieat_jax.training.rows import check_shapes, make_row_spec
 from ieat_jax.training.setup import Ingredients, gather, sequences
 from ieat_jax.training.step import TrainState, compiler_options, make_step
 
@@ -74,21 +74,28 @@ def train(config: RunConfig, workdir: str | Path) -> Result:
             with claim, writing(workdir), jax.set_mesh(mesh):
                 with preemption.interruptible():
                     begun = resume_point(workdir / CHECKPOINTS)
+                    if begun is not None:
+                        check_stage(workdir, begun[1], config)
                     parts = gather(config, workdir, mesh, resuming=begun is not None)
-                return _train(parts, workdir, mesh, preemption, None if begun is None else begun[1])
+                return _train(parts, workdir, mesh, preemption, begun)
         except Asked:
             say("asked to leave before the first step; start the same command again to go on")
             return Result(max(list_steps(workdir / CHECKPOINTS), default=0), preempted=True)
 
 
 def _train(
-    parts: Ingredients, workdir: Path, mesh: jax.sharding.Mesh, preemption: Preemption, begun: dict[str, Any] | None
+    parts: Ingredients,
+    workdir: Path,
+    mesh: jax.sharding.Mesh,
+    preemption: Preemption,
+    begun: tuple[int, dict[str, Any]] | None,
 ) -> Result:
-    """`begun`: the metadata of the step that the run goes on from, if it does."""
+    """`begun`: the step that the run goes on from, if it does, and its metadata."""
     config, codec = parts.config, parts.codec
     objective, factors = make_objective(config)
     chat = ChatFormat.from_config(parts.tokenizer, config.chat)
     spec = make_row_spec(config, config.model.listen, chat, unit_end=None if codec is None else codec.end_id)
+    check_shapes(spec)
     batches = make_batches(
         parts.sources,
         spec,
@@ -103,10 +110,17 @@ def _train(
         "data": {source.name: fingerprint(source) for source in parts.sources},
         "codec": None if codec is None else codec.identity(),
     }
+    if begun is not None:
+        check_resume(begun[1], metadata, allow=config.checkpoint.allow_changes)
+        if begun[0] >= config.train.steps:
+            # Its arrays are read all the same: a damaged step is set aside, and trained again.
+            say(f"already finished: {begun[0]} of {config.train.steps} steps, in {workdir}; checking that it is intact")
     settings, options = config.checkpoint, compiler_options(config.train.compiler_options, mesh)
     with Checkpoints(workdir / CHECKPOINTS, keep=settings.keep, every=settings.every) as checkpoints:
         with preemption.interruptible():
-            start = _begin(parts, workdir, checkpoints, begun, metadata, mesh)
+            start = _begin(parts, workdir, checkpoints, mesh, resuming=begun is not None)
+        if start.step >= config.train.steps:
+            return Result(start.step, preempted=False)
         step_function = make_step(
             start.template, objective, factors, start.optimizer, accumulate=config.train.accumulate, options=options
         )
@@ -128,26 +142,20 @@ class _Start:
 
 
 def _begin(
-    parts: Ingredients,
-    workdir: Path,
-    checkpoints: Checkpoints,
-    begun: dict[str, Any] | None,
-    metadata: dict[str, Any],
-    mesh: jax.sharding.Mesh,
+    parts: Ingredients, workdir: Path, checkpoints: Checkpoints, mesh: jax.sharding.Mesh, *, resuming: bool
 ) -> _Start:
     config = parts.config
-    if begun is not None:
-        check_resume(begun, metadata, allow=config.checkpoint.allow_changes)
     abstract = abstract_model(config.model, mesh)
     trainable, frozen = split(abstract, config.optimizer.rules)
     optimizer, schedule = make_optimizer(config.optimizer, config.train.steps, trainable)
-    if begun is not None:
+    if resuming:
         items = {"trainable": trainable, "optimizer": abstract_state(optimizer, trainable)}
         restored = checkpoints.restore(None, items)
         frozen = load_frozen(workdir / FROZEN, frozen)
         save_run_files(workdir, config, parts.tokenizer, parts.codec)
         state = TrainState(restored.items["trainable"], restored.items["optimizer"])
-        say(f"resuming from step {restored.step} of {workdir}")
+        if restored.step < config.train.steps:
+            say(f"resuming from step {restored.step} of {workdir}")
         window = Window(restored.metadata.get(WINDOW))
         return _Start(restored.step, abstract, state, frozen, optimizer, schedule, window)
     model, handover = initialise(config, mesh, parts.earlier)
