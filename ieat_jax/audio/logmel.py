@@ -43,7 +43,8 @@ def clip_log_mel(waveform: np.ndarray, *, num_mels: int, window_seconds: float) 
     size = round(window_seconds * SAMPLE_RATE)
     # A frame reaches N_FFT / 2 samples to both sides of its centre.
     frames = min(size // HOP, (min(len(waveform), size) + N_FFT // 2 - 1) // HOP + 1)
-    return log_mel(waveform, num_mels=num_mels, window_seconds=window_seconds)[:frames]
+    # A copy: whoever keeps the frames of a short clip does not keep those of the whole window.
+    return log_mel(waveform, num_mels=num_mels, window_seconds=window_seconds)[:frames].copy()
 
 
 def log_mel(waveform: np.ndarray, *, num_mels: int = 80, window_seconds: float | None = None) -> np.ndarray:

@@ -17,6 +17,7 @@ from ieat_jax.data.batch import Batch
 from ieat_jax.data.injection import InjectionConfig, choose_mode, privileged, thinking
 from ieat_jax.data.labels import EMOTIONS, STYLES
 from ieat_jax.data.layout import Encode, LayoutError, LayoutOptions, TurnPlan, check_alone, lay_out
+from ieat_jax.data.memory import ArrayMemory
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, Turn
 from ieat_jax.data.sources.jsonl import DataError, Source
@@ -53,7 +54,7 @@ class RowMaker:
 
     def __init__(self, sources: Sequence[Source], spec: RowSpec, quarantine: Quarantine):
         self.sources, self.spec, self.quarantine = sources, spec, quarantine
-        self._mel = functools.lru_cache(maxsize=4096)(self._load_mel)  # short clips are small, and decoding is not free
+        self._mel = ArrayMemory(self._load_mel)  # decoding is not free
 
     def __call__(self, row: int, keys: np.ndarray) -> Batch:
         """The row of a global row index; `keys` [dialogues, 2].
