@@ -41,7 +41,8 @@ def clip_log_mel(waveform: np.ndarray, *, num_mels: int, window_seconds: float) 
     Frames beyond are silence, which the model fills in by itself.
     """
     frames = clip_frames(len(waveform), window_seconds=window_seconds)
-    return log_mel(waveform, num_mels=num_mels, window_seconds=window_seconds)[:frames]
+    # A copy: whoever keeps the frames of a short clip does not keep those of the whole window.
+    return log_mel(waveform, num_mels=num_mels, window_seconds=window_seconds)[:frames].copy()
 
 
 def clip_frames(samples: int, *, window_seconds: float) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -130,12 +130,11 @@ class _Row(Lists):
         branch = self.num_branches
         twin = teacher is not None
         pieces = self._thought(thinking) + self._said(plan.response)
-        ids = [token for tokens, _, _ in pieces for token in tokens]
+        kinds = [kind for tokens, kind in pieces for _ in tokens]
+        ids = [token for tokens, _ in pieces for token in tokens]
         opened = open_answer(tree, chat, branch, thinks=bool(thinking))
         first = tree.add(ids, branch=branch)
-        tree.answers[first:] = [
-            answer if kind == RESPONSE and not twin else -1 for tokens, kind, _ in pieces for _ in tokens
-        ]
+        tree.answers[first:] = [answer if kind == RESPONSE and not twin else -1 for kind in kinds]
         # A base without a think slot answers right behind the user's turn.
         before = first - 1 if opened else turn_states[-1]
         teacher_before = -1
@@ -144,38 +143,34 @@ class _Row(Lists):
             open_answer(self.teacher, chat, branch, thinks=bool(thinking))
             taught = self.teacher.add(ids, branch=branch)
             teacher_before = taught - 1 if opened else header
-        first_target, response_target = len(self.targets), -1
-        for offset, (token, kind, given) in enumerate(_tokens(pieces)):
+        response_target = len(self.targets) + next(i for i, kind in enumerate(kinds) if kind in (RESPONSE, END_OF_TURN))
+        for offset, (token, kind) in enumerate(zip(ids, kinds, strict=True)):
             at = before if offset == 0 else first + offset - 1
-            if kind in (RESPONSE, END_OF_TURN) and response_target < 0:
-                response_target = len(self.targets)
-            if given:
-                continue
             teacher_at = -1
             if teacher is not None:
-                teacher_at = self.targets[teacher[0] + len(self.targets) - first_target][0]
+                teacher_at = self.targets[teacher[0] + offset][0]
             elif teacher_before >= 0:
                 teacher_at = teacher_before if offset == 0 else taught + offset - 1
-            kinds = (NOT_SUPERVISED if twin else kind, kind if teacher_at >= 0 else NOT_SUPERVISED)
-            self.targets.append((at, token, kinds[0], teacher_at, kinds[1]))
+            own, taught_kind = NOT_SUPERVISED if twin else kind, kind if teacher_at >= 0 else NOT_SUPERVISED
+            self.targets.append((at, token, own, teacher_at, taught_kind))
         response_at = self.targets[response_target][0]  # the token before the first response token
         first_speak = self._spoken(plan, response_at, opened.start, turn_states, answer, thinking, teacher)
         return response_target, first_speak
 
-    def _thought(self, thinking: dict[str, str]) -> list[tuple[list[int], int, bool]]:
-        """Thinking after its opening, as (tokens, kind, given): what the format gives at inference has no target."""
+    def _thought(self, thinking: dict[str, str]) -> list[tuple[list[int], int]]:
+        """Thinking after its opening, as (tokens, kind).
+
+        Its whole close is learned, what follows `</think>` too: decoding gives it, but decoders of others, which run an
+        exported model, do not.
+        """
         pieces = []
         for number, (segment, sentence) in enumerate(thinking.items()):
             text = sentence if number == 0 else " " + sentence
-            pieces.append((self.encode(text), SEGMENT_KINDS[segment], False))
-        if thinking:
-            close, end = list(self.chat.think_close), supervised_close(self.chat)
-            pieces += [(close[:end], FORMAT, False), (close[end:], FORMAT, True)]
-        return pieces
+            pieces.append((self.encode(text), SEGMENT_KINDS[segment]))
+        return [*pieces, (self.chat.think_close, FORMAT)] if thinking else []
 
-    def _said(self, response: str) -> list[tuple[list[int], int, bool]]:
-        ids = self.encode(response)
-        return [(ids, RESPONSE, False), ([self.chat.end_of_turn], END_OF_TURN, False)]
+    def _said(self, response: str) -> list[tuple[list[int], int]]:
+        return [(self.encode(response), RESPONSE), ([self.chat.end_of_turn], END_OF_TURN)]
 
     def _spoken(
         self,
@@ -256,18 +251,6 @@ class _Row(Lists):
             or (plan.clip is not None and len(self.tree) + plan.clip.positions > shapes.tokens)
             or len(self.groups) + groups > shapes.groups
         )
-
-
-def supervised_close(chat: ChatFormat) -> int:
-    """How many tokens of the close of a think block are supervised: the format gives what follows at inference."""
-    tag = chat.tokenizer.token_id("</think>")
-    return next(place for place, token in enumerate(chat.think_close, 1) if token == tag)
-
-
-def _tokens(pieces: list[tuple[list[int], int, bool]]) -> Iterator[tuple[int, int, bool]]:
-    for tokens, kind, given in pieces:
-        for token in tokens:
-            yield token, kind, given
 
 
 def lay_out(

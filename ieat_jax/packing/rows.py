@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ieat_jax.data.batch import Batch
 from ieat_jax.data.injection import privileged, thinking, told_pieces
 from ieat_jax.data.labels import EMOTIONS, STYLES
 from ieat_jax.data.layout import LayoutError, TurnPlan, lay_out
+from ieat_jax.data.memory import ArrayMemory
 from ieat_jax.data.records import Record, Turn
 from ieat_jax.data.sources.jsonl import DataError, Source
 from ieat_jax.packing.plan import Piece, Plan, choices, picker
@@ -46,7 +46,7 @@ class TurnMaker:
 
     def __init__(self, spec: RowSpec):
         self.spec = spec
-        self._mel = functools.lru_cache(maxsize=4096)(self._load_mel)  # short clips are small, and decoding is not free
+        self._mel = ArrayMemory(self._load_mel)  # decoding is not free
 
     def turn(self, record: Record, index: int, root: Path, example: int, *, supervised: bool = True) -> TurnPlan:
         """One turn of a record as example `example` has it.

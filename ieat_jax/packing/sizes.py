@@ -9,7 +9,6 @@ import numpy as np
 
 from ieat_jax.audio.codec import GROUP_SIZE
 from ieat_jax.config.sections import SEGMENTS, Shapes
-from ieat_jax.data.layout import supervised_close
 from ieat_jax.packing.spec import RowSpec
 
 BUDGETS = tuple(field.name for field in dataclasses.fields(Shapes))
@@ -57,7 +56,7 @@ def turn_sizes(counts: Counts, spec: RowSpec) -> TurnSizes:
     said = counts.reply + 1
     twin = thinks & options.internalise
     twin_tokens = twin * (len(chat.empty_think) + said)
-    supervised = np.where(thinks, counts.thought + (supervised_close(chat) if chat.thinks else 0), 0) + said
+    supervised = counts.thought + close + said
     branch = begun + counts.thought + close + said
     groups = np.where(counts.units > 0, counts.units // GROUP_SIZE + 1, 0) * options.speech
     fed = np.where(thinks, begun + counts.thought + close, len(chat.empty_think) + 1)

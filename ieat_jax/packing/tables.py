@@ -171,12 +171,12 @@ def _note_long(tables: Tables, source: Source, spec: RowSpec, quarantine: Quaran
     for shown in (thought, np.zeros_like(thought)):
         sizes = turn_sizes(tables.counts(at, shown, told), spec)
         largest = np.maximum(largest, sizes.opening + sizes.user + sizes.answer)
-    for place, column in zip(*np.nonzero((largest > limits) & ~tables.broken[:, None]), strict=True):
-        number = int(np.searchsorted(tables.offsets, place, side="right")) - 1
-        record, turn = source.records[number], place - tables.offsets[number]
+    for turn_at, column in zip(*np.nonzero((largest > limits) & ~tables.broken[:, None]), strict=True):
+        number = int(np.searchsorted(tables.offsets, turn_at, side="right")) - 1
+        record, turn = source.records[number], turn_at - tables.offsets[number]
         message = (
-            f"{place(source, record)}: turn {turn + 1} alone needs up to {largest[place, column]} {BUDGETS[column]}, "
+            f"{place(source, record)}: turn {turn + 1} alone needs up to {largest[turn_at, column]} {BUDGETS[column]}, "
             f"config.data.shapes.{BUDGETS[column]} is {limits[column]}; raise it"
         )
         quarantine.note(record.dialogue_id, "too_long", message, source.name)
-        tables.broken[place] = True
+        tables.broken[turn_at] = True

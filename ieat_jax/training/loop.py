@@ -38,14 +38,16 @@ from ieat_jax.training.clock import Throughput
 from ieat_jax.training.console import say
 from ieat_jax.training.feed import Feed
 from ieat_jax.training.initialise import initialise
-from ieat_jax.training.metrics import MetricWriter
+from ieat_jax.training.metrics import MetricWriter, Window
 from ieat_jax.training.optimizer import abstract_state, init_state, make_optimizer, too_many_bad_steps, updates_done
 from ieat_jax.training.placement import check_batch, put_batch
 from ieat_jax.training.preemption import Asked, Preemption
-from ieat_jax.training.resume import TrainError, check_resume
-from ieat_jax.training.rows import make_row_spec
+from ieat_jax.training.resume import TrainError, check_resume, check_stage
+from ieat_jax.training.rows import check_shapes, make_row_spec
 from ieat_jax.training.setup import Ingredients, gather, sequences
-from ieat_jax.training.step import TrainState, add_metrics, compiler_options, make_step
+from ieat_jax.training.step import TrainState, compiler_options, make_step
+
+WINDOW, DATA = "window", "data_state"  # in a step's metadata: the metrics that no line has yet; where the data stand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,71 +75,88 @@ def train(config: RunConfig, workdir: str | Path) -> Result:
             with claim, writing(workdir), jax.set_mesh(mesh):
                 with preemption.interruptible():
                     begun = resume_point(workdir / CHECKPOINTS)
+                    if begun is not None:
+                        check_stage(workdir, begun[1], config)
                     parts = gather(config, workdir, mesh, resuming=begun is not None)
-                return _train(parts, workdir, mesh, preemption, None if begun is None else begun[1])
+                return _train(parts, workdir, mesh, preemption, begun)
         except Asked:
             say("asked to leave before the first step; start the same command again to go on")
             return Result(max(list_steps(workdir / CHECKPOINTS), default=0), preempted=True)
 
 
 def _train(
-    parts: Ingredients, workdir: Path, mesh: jax.sharding.Mesh, preemption: Preemption, begun: dict[str, Any] | None
+    parts: Ingredients,
+    workdir: Path,
+    mesh: jax.sharding.Mesh,
+    preemption: Preemption,
+    begun: tuple[int, dict[str, Any]] | None,
 ) -> Result:
-    """`begun`: the metadata of the step that the run goes on from, if it does."""
+    """`begun`: the step that the run goes on from, if it does, and its metadata."""
     config, codec = parts.config, parts.codec
     objective, factors = make_objective(config)
     chat = ChatFormat.from_config(parts.tokenizer, config.chat)
     spec = make_row_spec(config, config.model.listen, chat, unit_end=None if codec is None else codec.end_id)
-    with preemption.interruptible():
-        feed = Feed(config.data, parts.sources, spec, parts.quarantine)
+    check_shapes(spec)
     metadata = {
         "config": as_plain(config),
         "order": ORDER,
         "data": {source.name: fingerprint(source) for source in parts.sources},
         "codec": None if codec is None else codec.identity(),
     }
+    if begun is not None:
+        check_resume(begun[1], metadata, allow=config.checkpoint.allow_changes)
+        if begun[0] >= config.train.steps:
+            # Its arrays are read all the same: a damaged step is set aside, and trained again.
+            say(f"already finished: {begun[0]} of {config.train.steps} steps, in {workdir}; checking that it is intact")
+    with preemption.interruptible():
+        feed = Feed(config.data, parts.sources, spec, parts.quarantine)
     settings, options = config.checkpoint, compiler_options(config.train.compiler_options, mesh)
     with Checkpoints(workdir / CHECKPOINTS, keep=settings.keep, every=settings.every) as checkpoints:
         with preemption.interruptible():
-            first, template, state, frozen, optimizer, stored = _begin(
-                parts, workdir, checkpoints, begun, metadata, mesh
-            )
-            steps = feed.begin(first, config.train.steps, stored)
-            for line in feed.outlook(config.train.steps):
-                say(line)
+            start = _begin(parts, workdir, checkpoints, mesh, resuming=begun is not None)
+        if start.step >= config.train.steps:
+            return Result(start.step, preempted=False)
+        steps = feed.begin(start.step, config.train.steps, start.data)
+        for line in feed.outlook(config.train.steps):
+            say(line)
         step_function = make_step(
-            template, objective, factors, optimizer[0], accumulate=config.train.accumulate, options=options
+            start.template, objective, factors, start.optimizer, accumulate=config.train.accumulate, options=options
         )
-        loop = _Loop(parts, workdir, checkpoints, preemption, metadata, optimizer[1], feed)
-        return loop.run(step_function, state, frozen, steps, first)
+        loop = _Loop(parts, workdir, checkpoints, preemption, metadata, start, feed)
+        return loop.run(step_function, steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Start:
+    """What an attempt begins with, fresh or restored."""
+
+    step: int
+    template: Any  # the model's structure
+    state: TrainState
+    frozen: dict[str, Any]
+    optimizer: Any
+    schedule: Any
+    window: Window
+    data: dict[str, Any] | None  # the state of what is read
 
 
 def _begin(
-    parts: Ingredients,
-    workdir: Path,
-    checkpoints: Checkpoints,
-    begun: dict[str, Any] | None,
-    metadata: dict[str, Any],
-    mesh: jax.sharding.Mesh,
-) -> tuple[int, Any, TrainState, dict[str, Any], tuple[Any, Any], dict[str, Any] | None]:
-    """(first step, model template, state, frozen parameters, (optimizer, schedule), state of the data).
-
-    Fresh, with no state of the data, or restored.
-    """
+    parts: Ingredients, workdir: Path, checkpoints: Checkpoints, mesh: jax.sharding.Mesh, *, resuming: bool
+) -> _Start:
     config = parts.config
-    if begun is not None:
-        check_resume(begun, metadata, allow=config.checkpoint.allow_changes)
     abstract = abstract_model(config.model, mesh)
     trainable, frozen = split(abstract, config.optimizer.rules)
     optimizer, schedule = make_optimizer(config.optimizer, config.train.steps, trainable)
-    if begun is not None:
+    if resuming:
         items = {"trainable": trainable, "optimizer": abstract_state(optimizer, trainable)}
         restored = checkpoints.restore(None, items)
         frozen = load_frozen(workdir / FROZEN, frozen)
         save_run_files(workdir, config, parts.tokenizer, parts.codec)
         state = TrainState(restored.items["trainable"], restored.items["optimizer"])
-        say(f"resuming from step {restored.step} of {workdir}")
-        return restored.step, abstract, state, frozen, (optimizer, schedule), restored.metadata.get("data_state")
+        if restored.step < config.train.steps:
+            say(f"resuming from step {restored.step} of {workdir}")
+        window = Window(restored.metadata.get(WINDOW))
+        return _Start(restored.step, abstract, state, frozen, optimizer, schedule, window, restored.metadata.get(DATA))
     model, handover = initialise(config, mesh, parts.earlier)
     say(handover.summary())
     trainable, frozen = split(model, config.optimizer.rules)
@@ -148,7 +167,7 @@ def _begin(
     state = TrainState(trainable, init_state(optimizer, trainable))
     counts = [sum(int(np.prod(leaf.shape)) for leaf in part.values()) for part in (trainable, frozen)]
     say(f"stage {config.stage}: {counts[0] / 1e6:.2f} M parameters train, {counts[1] / 1e6:.2f} M are frozen")
-    return 0, abstract, state, frozen, (optimizer, schedule), None
+    return _Start(0, abstract, state, frozen, optimizer, schedule, Window(), None)
 
 
 class _Loop:
@@ -161,20 +180,21 @@ class _Loop:
         checkpoints: Checkpoints,
         preemption: Preemption,
         metadata: dict[str, Any],
-        schedule: Any,
+        start: _Start,
         feed: Feed,
     ):
         self.feed = feed
         self.parts, self.workdir, self.checkpoints = parts, workdir, checkpoints
-        self.preemption, self.metadata, self.schedule = preemption, metadata, schedule
+        self.preemption, self.metadata = preemption, metadata
+        self.start, self.window = start, start.window
 
-    def run(self, step_function: Any, state: TrainState, frozen: dict[str, Any], steps: Any, first: int) -> Result:
-        """Steps `first` + 1 to the last, or until the run is asked to leave."""
-        config = self.parts.config
+    def run(self, step_function: Any, steps: Any) -> Result:
+        """The steps that are left, until the last one or until the run is asked to leave."""
+        config, first, state, frozen = self.parts.config, self.start.step, self.start.state, self.start.frozen
         last, log_every = config.train.steps, config.train.log_every
         if first == 0 and config.checkpoint.initial:
             self._save(0, state)
-        throughput, so_far, since = Throughput(), None, 0
+        throughput = Throughput()
         # Fake CPU devices share a few threads: collectives of two programs in flight can wait for each other for ever.
         one_at_a_time = jax.default_backend() == "cpu"
         with MetricWriter(self.workdir, total_steps=last, start_step=first) as writer:
@@ -191,12 +211,10 @@ class _Loop:
                     jax.block_until_ready((state, metrics))
                 throughput.step(*_counts(read.batch))
                 self.feed.trained(read)
-                so_far = metrics if so_far is None else add_metrics(so_far, metrics)
-                since += 1
+                self.window.add(metrics)
                 writer.advance(step)
                 if step % log_every == 0 or step == last:
-                    self._log(writer, step, so_far, since, state, throughput)
-                    so_far, since = None, 0
+                    self._log(writer, step, state, throughput)
                 leaving = self.preemption.requested(step)
                 if self.checkpoints.due(step) or step == last:
                     with throughput.pause():
@@ -217,24 +235,16 @@ class _Loop:
         say(f"asked to leave: {what}; start the same command again to go on")
         return Result(step, preempted=True)
 
-    def _log(
-        self,
-        writer: MetricWriter,
-        step: int,
-        so_far: dict[str, Any],
-        since: int,
-        state: TrainState,
-        throughput: Throughput,
-    ) -> None:
-        so_far = jax.device_get(so_far)
+    def _log(self, writer: MetricWriter, step: int, state: TrainState, throughput: Throughput) -> None:
+        sums, steps = self.window.take()
         figures, over = self.feed.metrics()
         numbers = {
-            "loss": so_far["loss"] / since,
-            "grad_norm": so_far["grad_norm"] / since,
-            "learning_rate": float(self.schedule(max(int(updates_done(state.optimizer)) - 1, 0))),
-            "skipped_steps": so_far["skipped"],
+            "loss": sums["loss"] / steps,
+            "grad_norm": sums["grad_norm"] / steps,
+            "learning_rate": float(self.start.schedule(max(int(updates_done(state.optimizer)) - 1, 0))),
+            "skipped_steps": sums["skipped"],
         }
-        writer.write(step, numbers | throughput.report() | figures, so_far["parts"])
+        writer.write(step, numbers | throughput.report() | figures, sums["parts"])
         for line in over:
             writer.print(line)
         if too_many_bad_steps(state.optimizer, self.parts.config.optimizer):
@@ -248,7 +258,9 @@ class _Loop:
     def _save(self, step: int, state: TrainState) -> None:
         items = {"trainable": state.trainable, "optimizer": state.optimizer}
         with self.preemption.saving():
-            self.checkpoints.save(step, items, {**self.metadata, "data_state": self.feed.state(step)})
+            self.checkpoints.save(
+                step, items, self.metadata | {WINDOW: self.window.as_json(), DATA: self.feed.state(step)}
+            )
 
     def _report_quarantine(self) -> None:
         bad = self.parts.quarantine.summary()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ieat_jax.config.recipes import differences, normal, to_section, typed
+from ieat_jax.config.sections import RunConfig
 from ieat_jax.errors import UserError
 
 # Fields that may differ between the attempts of one run: they change how long it runs and what it writes, not a step.
@@ -23,6 +25,20 @@ FREE_FIELDS = (
 
 class TrainError(UserError):
     """A run that cannot begin, go on, or resume."""
+
+
+def check_stage(workdir: Path, stored: Mapping[str, Any], config: RunConfig) -> None:
+    """Raise where the run in `workdir`, of which `stored` is a step's metadata, is of another stage than `config`.
+
+    Raises:
+        TrainError: it is.
+    """
+    then = stored["config"].get("stage", config.stage)
+    if then != config.stage:
+        raise TrainError(
+            f"{workdir}: holds a run of stage {then}, config.stage is {config.stage}; every stage has a workdir of its "
+            "own: give another one (to begin from that run, name it in config.init.checkpoint)"
+        )
 
 
 def check_resume(stored: Mapping[str, Any], now: Mapping[str, Any], *, allow: bool) -> None:

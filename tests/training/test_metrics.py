@@ -12,7 +12,26 @@ import pytest
 from ieat_jax.training import metrics
 from ieat_jax.training.clock import Throughput
 from ieat_jax.training.console import format_metrics
-from ieat_jax.training.metrics import MetricWriter, reduce_parts
+from ieat_jax.training.metrics import MetricWriter, Window, reduce_parts
+
+
+def test_a_window_goes_on_from_what_a_checkpoint_kept_of_it():
+    def of(step):
+        return {"loss": jnp.float32(0.1 * step), "parts": {"ce": (jnp.float32(step), jnp.int32(3))}}
+
+    whole, before = Window(), Window()
+    for step in range(4):
+        whole.add(of(step))
+    for step in range(2):
+        before.add(of(step))
+    kept = json.loads(json.dumps(before.as_json()))
+    after, other = Window(kept), Window(kept)
+    for step in (2, 3):
+        after.add(of(step))
+    assert after.take() == whole.take()
+    assert (after.as_json(), after.steps) == (None, 0)
+    other.add({"loss": jnp.float32(7.0)})  # another version's metrics: they are a window of their own
+    assert other.take() == ({"loss": 7.0}, 1)
 
 
 def lines(folder):
