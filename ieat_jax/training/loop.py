@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from ieat_jax.audio.logmel import FRAMES_PER_SECOND
-from ieat_jax.config.recipes import as_plain
+from ieat_jax.config.recipes import as_plain, stored
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.data.batch import Batch
 from ieat_jax.data.pipeline import make_batches, prefetched
-from ieat_jax.data.sources.jsonl import fingerprint
+from ieat_jax.data.sources.jsonl import fingerprints
 from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.partition import split
 from ieat_jax.model.sharding import make_mesh
@@ -41,9 +41,9 @@ from ieat_jax.training.metrics import MetricWriter
 from ieat_jax.training.optimizer import abstract_state, init_state, make_optimizer, too_many_bad_steps, updates_done
 from ieat_jax.training.placement import check_batch, put_batch
 from ieat_jax.training.preemption import Asked, Preemption
-from ieat_jax.training.resume import TrainError, check_resume
+from ieat_jax.training.resume import TrainError, check_allowed, check_resume
 from ieat_jax.training.rows import make_row_spec
-from ieat_jax.training.setup import Ingredients, gather, sequences
+from ieat_jax.training.setup import Ingredients, gather, same_content, sequences
 from ieat_jax.training.step import TrainState, add_metrics, compiler_options, make_step
 
 
@@ -62,6 +62,7 @@ def train(config: RunConfig, workdir: str | Path) -> Result:
         UserError: anything in config, data, weights or workdir that cannot be used, and a loss that is not finite.
     """
     make_objective(config)  # a mistake there is found before data or weights are read
+    check_allowed(config)
     workdir = local_path(workdir, "--workdir")
     mesh = make_mesh(config.mesh)
     check_batch(config.data.batch_size, config.train.accumulate, sequences(config), mesh)
@@ -98,7 +99,7 @@ def _train(
     )
     metadata = {
         "config": as_plain(config),
-        "data": {source.name: fingerprint(source) for source in parts.sources},
+        "data": fingerprints(config.data.sources, parts.sources),
         "codec": None if codec is None else codec.identity(),
     }
     settings, options = config.checkpoint, compiler_options(config.train.compiler_options, mesh)
@@ -123,7 +124,7 @@ def _begin(
     """(first step, model template, state, frozen parameters, (optimizer, schedule)), fresh or restored."""
     config = parts.config
     if begun is not None:
-        check_resume(begun, metadata, allow=config.checkpoint.allow_changes)
+        check_resume(begun, metadata, moved=same_content(parts, stored(begun["config"])))
     abstract = abstract_model(config.model, mesh)
     trainable, frozen = split(abstract, config.optimizer.rules)
     optimizer, schedule = make_optimizer(config.optimizer, config.train.steps, trainable)

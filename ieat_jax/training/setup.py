@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from pathlib import Path
 
 import jax
@@ -77,6 +78,23 @@ def _tokenizer(config: RunConfig, earlier: Run | None, resumed: Path | None) -> 
     if earlier is not None:
         return earlier.tokenizer
     raise TrainError("config.tokenizer.path is empty, and neither config.init.llm nor config.init.checkpoint has one")
+
+
+def same_content(parts: Ingredients, then: RunConfig) -> set[str]:
+    """Fields that name another place than when a run began, where the run's own tokenizer or codec lies.
+
+    Raises:
+        UserError: nothing that can be read lies there.
+    """
+    now, same = parts.config, set()
+    spec, before = ((each.tokenizer, each.init.llm) for each in (now, then))
+    if spec != before and (now.tokenizer.path or now.init.llm):
+        there = _tokenizer(now, None, None)
+        same |= {"tokenizer"} if pickle.dumps(there) == pickle.dumps(parts.tokenizer) else set()
+    if now.codec != then.codec and now.codec and parts.codec is not None:
+        codec = load_codec(local_path(now.codec, "config.codec"))
+        same |= {"codec"} if codec.identity() == parts.codec.identity() else set()
+    return same
 
 
 def check_tokenizer(config: RunConfig, tokenizer: TextTokenizer) -> None:

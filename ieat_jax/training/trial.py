@@ -17,7 +17,7 @@ from ieat_jax.text.tokenizer import load_tokenizer
 from ieat_jax.training.abstract import abstract_step
 from ieat_jax.training.initialise import open_llm, open_whisper
 from ieat_jax.training.placement import check_batch
-from ieat_jax.training.resume import TrainError
+from ieat_jax.training.resume import TrainError, check_allowed
 from ieat_jax.training.setup import check_codec, check_tokenizer, sequences, speaks
 
 
@@ -30,6 +30,7 @@ def try_out(config: RunConfig, made_later: Path | None = None) -> None:
     Raises:
         UserError: whatever the run would fail of, as far as it can be known now; names the field.
     """
+    check_allowed(config)
     mesh = make_mesh(config.mesh)
     check_batch(config.data.batch_size, config.train.accumulate, sequences(config), mesh)
     there = dict(_files(config, made_later))
