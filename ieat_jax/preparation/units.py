@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from ieat_jax.audio.codec import UnitCodec, check_identity
-from ieat_jax.audio.files import AudioError, read_audio
+from ieat_jax.audio.files import SAMPLE_RATE, AudioError, read_audio
 from ieat_jax.codecs.load import load_codec
 from ieat_jax.codecs.mel import MelCodec, train_mel_codec
 from ieat_jax.codecs.source_filter import MELS, analyse
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, with_units
 from ieat_jax.errors import UserError
+from ieat_jax.progress import Progress, counted
 
 MAX_SECONDS = 60.0  # of one reply
 HELD_OUT = 8  # clips that tell how well a codec does
@@ -50,11 +51,26 @@ def train_on_replies(
         raise UnitError("no record has a response_audio: there is nothing to train a codec on")
     order = [files[index] for index in np.random.default_rng(seed).permutation(len(files))]
     held_out = order[: min(HELD_OUT, len(order) // 20)]
-    codec = train_mel_codec(
-        _readable(order[len(held_out) :], root, quarantine), codes=codes, max_minutes=minutes, seed=seed
-    )
+    parts = 4 if held_out else 3
+    spoken = _watched(order[len(held_out) :], root, quarantine, minutes, parts)
+    codec = train_mel_codec(spoken, codes=codes, max_minutes=minutes, seed=seed, part=(2, parts))
     waveforms = list(_readable(held_out, root, quarantine))
     return codec, resynthesis(codec, waveforms) if waveforms else {}
+
+
+def _watched(
+    files: Sequence[str], root: Path, quarantine: Quarantine, minutes: float, parts: int
+) -> Iterator[np.ndarray]:
+    """The waveforms, with a progress: they end with the files, or when `minutes` are read."""
+    seconds, known = 0.0, 0
+    with Progress("codec: speech analysed, in per cent", 100, part=(1, parts)) as progress:
+        for number, file in enumerate(files, 1):
+            for waveform in _readable([file], root, quarantine):
+                seconds += len(waveform) / SAMPLE_RATE
+                yield waveform
+            share = max(number / len(files), seconds / max(60 * minutes, 1))
+            progress.done(new := min(100, int(100 * share)) - known)
+            known += new
 
 
 def _readable(files: Iterable[str], root: Path, quarantine: Quarantine) -> Iterator[np.ndarray]:
@@ -73,7 +89,7 @@ def resynthesis(codec: UnitCodec, waveforms: Sequence[np.ndarray]) -> dict[str, 
     voiced; 'voicing': share of frames with the same voicing.
     """
     spectrum, level, pitch, voicing = [], [], [], []
-    for waveform in waveforms:
+    for waveform in counted(waveforms, "codec: replies compared", len(waveforms), part=(4, 4)):
         (before, voiced), (after, voiced_after) = (
             analyse(wave[: len(waveform)]) for wave in (waveform, codec.decode(codec.encode(waveform)))
         )
