@@ -49,7 +49,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     except UserError:
         raise
     except Exception as error:
-        raise _failed(path, error) from error
+        raise failed(path, error) from error
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"{path}: get_config returns {type(config).__name__}; it must return a ConfigDict")
     for field, text in _pairs(overrides):
@@ -87,15 +87,15 @@ def load_function(path: str | Path, name: str) -> Callable[..., Any]:
     except UserError:
         raise
     except Exception as error:
-        raise _failed(path, error) from error
+        raise failed(path, error) from error
     function = getattr(module, name, None)
     if not callable(function):
         raise ConfigError(f"{path}: the file has no function {name}")
     return function
 
 
-def _failed(path: Path, error: Exception) -> ConfigError:
-    """What a recipe's own code raised, with its last line in the recipe."""
+def failed(path: Path, error: Exception) -> ConfigError:
+    """Return what code of a user's own file raised as a sentence, with its last line in the file."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
     place = f"line {lines[-1]}: " if lines else ""
     return ConfigError(f"{path}: {place}{type(error).__name__}: {error}")

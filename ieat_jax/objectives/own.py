@@ -8,13 +8,15 @@ return total, weight  # a sum over whatever the loss counts, and how many that i
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ieat_jax.config.recipes import load_function
+from ieat_jax.config.recipes import failed, load_function
 from ieat_jax.config.sections import ObjectiveConfig
 from ieat_jax.data.batch import Batch
 from ieat_jax.errors import ConfigError
@@ -48,9 +50,22 @@ def own_losses(settings: ObjectiveConfig, known: Collection[str]) -> tuple[dict[
         path, _, name = spec.rpartition(":")
         if name in known or name in functions:
             raise ConfigError(f"config.objective.extra: there is a loss {name} already; rename the function of {path}")
-        functions[name] = load_function(path, name)
+        functions[name] = _in_sentences(path, load_function(path, name))
         factors[name] = float(factor)
     return functions, factors
+
+
+def _in_sentences(path: str, function: Own) -> Own:
+    """The function, whose mistakes name its file and line: they are the user's to correct."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            raise failed(Path(path), error) from error
+
+    return call
 
 
 def measured(name: str, value: Any) -> Sum:

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -203,10 +204,12 @@ class _Journal:
             return {}
         lines, wanted = {}, set(files)
         for line in self.path.read_bytes().splitlines():
-            with suppress(ValueError, KeyError, TypeError):  # the last line may be cut off
-                entry = json.loads(line)
-                if (entry["codec"], entry["root"]) == (self.identity, str(self.root)) and entry["file"] in wanted:
-                    lines[entry["file"]] = entry
+            mark, _, text = line.partition(b" ")
+            if mark != _mark(text):  # the last line may be cut off, and any may be damaged
+                continue
+            entry = json.loads(text)
+            if (entry["codec"], entry["root"]) == (self.identity, str(self.root)) and entry["file"] in wanted:
+                lines[entry["file"]] = entry
         return {
             file: np.asarray(entry["units"], np.int32)
             for file, entry in lines.items()
@@ -218,14 +221,19 @@ class _Journal:
         entry = {"file": file, "root": str(self.root), "state": self._state(file), "codec": self.identity}
         entry["units"] = units.tolist()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(entry) + "\n")
+        text = json.dumps(entry).encode()
+        with self.path.open("ab") as out:
+            out.write(_mark(text) + b" " + text + b"\n")
 
     def _state(self, file: str) -> list[int]:
         with suppress(OSError):
             status = (self.root / file).stat()
             return [status.st_size, status.st_mtime_ns]
         return []
+
+
+def _mark(text: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(text)
 
 
 @contextmanager
