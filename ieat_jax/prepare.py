@@ -208,6 +208,7 @@ def units(arguments: argparse.Namespace) -> int:
     from ieat_jax.codecs.load import load_codec
     from ieat_jax.data.records import read_records, write_records
     from ieat_jax.preparation.units import add_units, encode_files, reply_files
+    from ieat_jax.progress import counted
 
     started = time.perf_counter()
     identity = load_codec(arguments.codec).identity()
@@ -219,16 +220,12 @@ def units(arguments: argparse.Namespace) -> int:
     written = {}
     journal = arguments.out / JOURNAL_FILE  # until everything is written
     encoded = ids = 0
-    for root, paths in by_root.items():
+    for number, (root, paths) in enumerate(by_root.items(), 1):
         read = {path: read_records(path, quarantine=quarantine) for path in paths}
         files = reply_files(record for records in read.values() for record in records)
-        found = {}
-        for number, (file, result) in enumerate(
-            encode_files(files, root, arguments.codec, workers=arguments.workers, journal=journal), 1
-        ):
-            found[file] = result
-            if number % 1000 == 0 or number == len(files):
-                print(f"{number} of {len(files)} replies encoded", file=sys.stderr)
+        results = encode_files(files, root, arguments.codec, workers=arguments.workers, journal=journal)
+        part = (number, len(by_root)) if len(by_root) > 1 else None
+        found = dict(counted(results, "replies encoded", len(files), part=part))
         encoded += len(files)
         ids += sum(len(result) for result in found.values() if not isinstance(result, UserError))
         for path, records in read.items():
@@ -267,10 +264,13 @@ def tokenizer(arguments: argparse.Namespace) -> int:
     """`prepare tokenizer`."""
     from ieat_jax.data.records import read_records
     from ieat_jax.preparation.tokenizer import tokenizer_texts
+    from ieat_jax.progress import Progress, counted
     from ieat_jax.text.tokenizer import train_tokenizer
 
     records = [record for path in arguments.records for record in read_records(path)]
-    trained = train_tokenizer(tokenizer_texts(records), arguments.vocab_size)
+    texts = list(tokenizer_texts(counted(records, "dialogues written out", len(records), part=(1, 2))))
+    with Progress("pieces of words chosen", 1, part=(2, 2)):
+        trained = train_tokenizer(texts, arguments.vocab_size)
     trained.save(arguments.out)
     print(f"wrote {arguments.out}: {trained.vocab_size} tokens from {len(records)} dialogues")
     return 0
@@ -282,16 +282,18 @@ def check(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: there is no such stage, or the records cannot be read.
     """
+    from ieat_jax.data.jsonl import count_lines
     from ieat_jax.data.understood import LabelError, Labels
     from ieat_jax.preparation.usable import NEEDS, Usable
     from ieat_jax.preparation.validate import ALWAYS_FATAL, check_manifest
+    from ieat_jax.progress import counted
 
     if arguments.stage is not None and arguments.stage not in NEEDS:
         raise UserError(f"--stage={arguments.stage}: must be one of {', '.join(NEEDS)}")
     quarantine, labels, usable = Quarantine(arguments.max_bad_share), Labels(), Usable()
     root = arguments.audio_root or arguments.records.parent
     found = check_manifest(arguments.records, root, labels, usable, max_seconds=arguments.max_seconds)
-    for line, problems in found:
+    for line, problems in counted(found, "lines checked", count_lines(arguments.records)):
         quarantine.expect(1)
         if not problems:
             continue

@@ -1,14 +1,15 @@
 """Train a stage: `python -m ieat_jax.train --config configs/demo.py:align --workdir runs/align`.
 
 Any field of the configuration is set by `--config.FIELD=VALUE`, e.g. `--config.train.steps=100`. A run that was stopped
-goes on when the same command is given again. `--show-config` prints the configuration and ends.
+goes on when the same command is given again. `--show-config` prints the configuration and ends; `--check` tries what
+needs no data, and ends: mistakes are named in seconds.
 """
 
 import argparse
 import os
 import sys
 
-from ieat_jax.cli import add_output, exit_with, parser_of
+from ieat_jax.cli import add_output, exit_with, parser_of, path_argument
 
 # Set by TPU pods, multislice and `srun`: jax.distributed finds the rest by itself.
 CLUSTER_VARIABLES = ("TPU_WORKER_HOSTNAMES", "MEGASCALE_COORDINATOR_ADDRESS", "SLURM_PROCID")
@@ -19,6 +20,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="recipe with get_config(arg)")
     add_output(parser, "folder of the run, all that its use needs", flag="--workdir", required=False)
     parser.add_argument("--show-config", action="store_true", help="print the configuration and end")
+    parser.add_argument("--check", action="store_true", help="try configuration and files without training, and end")
+    parser.add_argument(
+        "--made-later", type=path_argument, metavar="FOLDER", help="with --check: what lies in it need not be there yet"
+    )
     return parser
 
 
@@ -57,6 +62,14 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.show_config:
         print(to_json(config), end="")
         return 0
+    if arguments.check:
+        from ieat_jax.training.trial import try_out
+
+        try_out(run, arguments.made_later)
+        print(f"{arguments.config}: nothing wrong is known; stage {run.stage}, {run.train.steps} steps")
+        return 0
+    if arguments.made_later:
+        raise UserError("--made-later belongs to --check")
     if not arguments.workdir:
         raise UserError("--workdir is missing: the folder where the run shall be, e.g. --workdir runs/align")
     initialise_distributed()

@@ -57,7 +57,7 @@ WATCHED = {
     "checkpoint.every": "test_loop",
     "checkpoint.keep": "test_checkpoint",
     "checkpoint.initial": "test_loop",
-    "checkpoint.allow_changes": "test_loop: resuming with another configuration",
+    "checkpoint.allow_changes": "test_resume",
 }
 # field: (stage in which it counts, another value). Model fields that only one adapter or family has come with what
 # switches that on.

@@ -245,15 +245,28 @@ def from_json(text: str) -> ConfigDict:
     return normal(value).lock()
 
 
-def differences(before: ConfigDict, now: ConfigDict) -> list[str]:
-    """'config.train.steps: 100 then, 200 now' for every field in which two configs differ."""
+def stored(value: Mapping[str, Any]) -> RunConfig:
+    """Return a configuration that a run stored, perhaps with an earlier version: what was not there has its default.
+
+    Raises:
+        ConfigError: a field that this version does not have, or a value that it may not hold.
+    """
+    config = normal(json.loads(json.dumps(value)))
+    saving = config.get("checkpoint")
+    if isinstance(saving, ConfigDict) and isinstance(saving.get("allow_changes"), bool):
+        del saving["allow_changes"]  # was a switch for all checks once
+    return typed(config)
+
+
+def differences(before: ConfigDict, now: ConfigDict) -> dict[str, str]:
+    """{'config.train.steps': '100 then, 200 now'}: every field in which two configs differ."""
     absent = object()
-    found = []
+    found = {}
     for field in dict.fromkeys(fields(before) + fields(now)):
         old, new = (_get(config, field, absent) for config in (before, now))
         if old != new:
             texts = ("absent" if value is absent else repr(value) for value in (old, new))
-            found.append("config.{}: {} then, {} now".format(field, *texts))
+            found[f"config.{field}"] = "{} then, {} now".format(*texts)
     return found
 
 

@@ -43,6 +43,10 @@ def _is_loss(pair: Any) -> bool:
     )
 
 
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and bool(name.strip())
+
+
 def _is_option(line: Any) -> bool:
     return isinstance(line, str) and all(part.strip() for part in line.partition("="))
 
@@ -222,7 +226,8 @@ class CheckpointConfig(Section):
     every: int = number(200, least=1)  # steps; the last step is always saved
     keep: int = number(2, least=1)  # newest checkpoints that are kept
     initial: bool = flag(False)  # also save step 0, the model before training
-    allow_changes: bool = flag(False)  # resume although config or data differ from those the run began with
+    # fields and sections that may differ when a run goes on, such as ("objective", "data.sources.mine.records")
+    allow_changes: tuple[str, ...] = tuple_of((), "names of fields or sections", _is_name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,6 +82,17 @@ def read_objects(path: str | Path) -> Iterator[tuple[int, dict | RecordError]]:
         raise RecordError("unreadable", path, 0, f"cannot be read ({getattr(error, 'strerror', error)})") from error
 
 
+def count_lines(path: Path) -> int:
+    """Lines of a file, to say how far its reading is; 0 of one that cannot be read."""
+    try:
+        if not path.is_file():
+            return 0
+        with path.open("rb") as file:
+            return sum(part.count(b"\n") for part in iter(lambda: file.read(2**20), b""))
+    except OSError:
+        return 0
+
+
 def _object(path: Path, number: int, line: bytes) -> dict | RecordError:
     try:
         return parse_object(line)

@@ -14,9 +14,9 @@ from ieat_jax.data.records import Record, Turn, read_records
 from ieat_jax.data.understood import told_of
 from ieat_jax.errors import UserError
 from ieat_jax.evaluation.openers import style_of, styles_are_known
-from ieat_jax.evaluation.progress import Progress
 from ieat_jax.inference.generator import Reply
 from ieat_jax.inference.prompt import UserTurn
+from ieat_jax.progress import Progress
 
 NEUTRAL_WORDS = "neutral_words"
 

@@ -17,11 +17,11 @@ from ieat_jax.errors import UserError
 from ieat_jax.evaluation.asr import WhisperASR, check_installed
 from ieat_jax.evaluation.controls import control_dialogues
 from ieat_jax.evaluation.items import Answer, Item, spread, understand
-from ieat_jax.evaluation.progress import Progress
 from ieat_jax.evaluation.teacher_forced import read_units
 from ieat_jax.evaluation.words import language_of
 from ieat_jax.inference.generator import Generator, Reply
 from ieat_jax.inference.prompt import UserTurn
+from ieat_jax.progress import Progress
 from ieat_jax.runs.folder import Run
 from ieat_jax.training.rows import evaluation_batches
 

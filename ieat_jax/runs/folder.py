@@ -30,9 +30,9 @@ from jax.sharding import Mesh
 
 from ieat_jax.audio.codec import CodecError, UnitCodec, check_identity
 from ieat_jax.codecs.load import load_codec
-from ieat_jax.config.recipes import from_json, to_json, to_section, typed
+from ieat_jax.config.recipes import from_json, stored, to_json, to_section
 from ieat_jax.config.sections import RunConfig
-from ieat_jax.errors import UserError
+from ieat_jax.errors import ConfigError, UserError
 from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.names import named_leaves
 from ieat_jax.model.partition import join
@@ -251,7 +251,11 @@ def read_config(path: str | Path) -> RunConfig:
         raise RunError(f"{path}: no training run here ({CONFIG} is missing); give the workdir of a training run")
     check_run_files(path)
     try:
-        return typed(from_json((path / CONFIG).read_text(encoding="utf-8")))
+        return stored(from_json((path / CONFIG).read_text(encoding="utf-8")).to_dict())
+    except ConfigError as error:
+        raise RunError(
+            f"{path / CONFIG}: {str(error).splitlines()[0]}; the run is of another version of ieat_jax, or damaged"
+        ) from error
     except UnicodeDecodeError as error:
         raise RunError(f"{path / CONFIG}: not UTF-8 ({error}); restore the folder from a copy") from error
 

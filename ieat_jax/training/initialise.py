@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -24,6 +24,10 @@ from ieat_jax.model.names import map_named, named_leaves
 from ieat_jax.model.unified import UnifiedModel, build_model
 from ieat_jax.objectives.stages import STAGES
 from ieat_jax.runs.folder import Run
+
+if TYPE_CHECKING:
+    from ieat_jax.interop.families.llm import PretrainedLLM
+    from ieat_jax.interop.families.whisper import PretrainedWhisper
 
 
 class InitError(UserError):
@@ -135,18 +139,36 @@ def _sources(config: RunConfig, earlier: Run | None) -> Iterable[tuple[str, Any]
             model = jax.jit(merge_lora)(model)
         yield f"{earlier.path} step {earlier.step}", named_leaves(model).items()
     if config.init.whisper:
-        from ieat_jax.interop.families.whisper import load_whisper
-
-        whisper = load_whisper(config.init.whisper)
-        _same_sizes(config.init.whisper, whisper.config, model_config.listen.encoder, "config.model.listen.encoder")
-        yield config.init.whisper, whisper.weights()
+        yield config.init.whisper, open_whisper(config).weights()
     if config.init.llm:
-        from ieat_jax.interop.families.llm import load_llm
+        llm = open_llm(config).weights(model_config)
+        yield config.init.llm, ((name, array) for name, array in llm if not name.startswith("speak."))
 
-        llm = load_llm(config.init.llm)
-        _same_sizes(config.init.llm, llm.config, model_config.llm, "config.model.llm")
-        own = ((name, array) for name, array in llm.weights(model_config) if not name.startswith("speak."))
-        yield config.init.llm, own
+
+def open_whisper(config: RunConfig) -> PretrainedWhisper:
+    """Open `config.init.whisper`; its numbers are read later.
+
+    Raises:
+        UserError: it cannot be read, or has other sizes than `config.model.listen.encoder`.
+    """
+    from ieat_jax.interop.families.whisper import load_whisper
+
+    whisper = load_whisper(config.init.whisper)
+    _same_sizes(config.init.whisper, whisper.config, config.model.listen.encoder, "config.model.listen.encoder")
+    return whisper
+
+
+def open_llm(config: RunConfig) -> PretrainedLLM:
+    """Open `config.init.llm`; its numbers are read later.
+
+    Raises:
+        UserError: it cannot be read, or has other sizes than `config.model.llm`.
+    """
+    from ieat_jax.interop.families.llm import load_llm
+
+    llm = load_llm(config.init.llm)
+    _same_sizes(config.init.llm, llm.config, config.model.llm, "config.model.llm")
+    return llm
 
 
 def _same_sizes(spec: str, theirs: Any, ours: Any, field: str) -> None:

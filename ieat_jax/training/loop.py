@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from ieat_jax.audio.logmel import FRAMES_PER_SECOND
-from ieat_jax.config.recipes import as_plain
+from ieat_jax.config.recipes import as_plain, stored
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.data.batch import Batch
-from ieat_jax.data.sources.jsonl import fingerprint
+from ieat_jax.data.sources.jsonl import fingerprints
 from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.partition import split
 from ieat_jax.model.sharding import make_mesh
@@ -42,9 +42,9 @@ from ieat_jax.training.metrics import MetricWriter, Window
 from ieat_jax.training.optimizer import abstract_state, init_state, make_optimizer, too_many_bad_steps, updates_done
 from ieat_jax.training.placement import check_batch, put_batch
 from ieat_jax.training.preemption import Asked, Preemption
-from ieat_jax.training.resume import TrainError, check_resume, check_stage
+from ieat_jax.training.resume import TrainError, check_allowed, check_resume, check_stage
 from ieat_jax.training.rows import check_shapes, make_row_spec
-from ieat_jax.training.setup import Ingredients, gather, sequences
+from ieat_jax.training.setup import Ingredients, gather, same_content, sequences
 from ieat_jax.training.step import TrainState, compiler_options, make_step
 
 WINDOW, DATA = "window", "data_state"  # in a step's metadata: the metrics that no line has yet; where the data stand
@@ -65,6 +65,7 @@ def train(config: RunConfig, workdir: str | Path) -> Result:
         UserError: anything in config, data, weights or workdir that cannot be used, and a loss that is not finite.
     """
     make_objective(config)  # a mistake there is found before data or weights are read
+    check_allowed(config)
     workdir = local_path(workdir, "--workdir")
     mesh = make_mesh(config.mesh)
     check_batch(config.data.batch_size, config.train.accumulate, sequences(config), mesh)
@@ -100,11 +101,11 @@ def _train(
     metadata = {
         "config": as_plain(config),
         "order": ORDER,
-        "data": {source.name: fingerprint(source) for source in parts.sources},
+        "data": fingerprints(config.data.sources, parts.sources),
         "codec": None if codec is None else codec.identity(),
     }
     if begun is not None:
-        check_resume(begun[1], metadata, allow=config.checkpoint.allow_changes)
+        check_resume(begun[1], metadata, moved=same_content(parts, stored(begun[1]["config"])))
         if begun[0] >= config.train.steps:
             # Its arrays are read all the same: a damaged step is set aside, and trained again.
             say(f"already finished: {begun[0]} of {config.train.steps} steps, in {workdir}; checking that it is intact")

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,12 @@ def open_sources(
     if not sources:
         raise DataError("config.data.sources names no records with a weight above 0; give at least one")
     return sources
+
+
+def fingerprints(settings: Mapping[str, SourceConfig], sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
+    """{NAME of config.data.sources: its fingerprint}, of sources as `open_sources` gives them."""
+    names = [name for name, entry in sorted(settings.items()) if entry.weight > 0]
+    return {name: fingerprint(source) for name, source in zip(names, sources, strict=True)}
 
 
 def fingerprint(source: Source) -> dict[str, Any]:
