@@ -35,7 +35,7 @@ from ieat_jax.runs.steps import list_steps, resume_point
 from ieat_jax.storage import local_path
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.training.clock import Throughput
-from ieat_jax.training.console import say
+from ieat_jax.training.console import say, working
 from ieat_jax.training.initialise import initialise
 from ieat_jax.training.metrics import MetricWriter, Window
 from ieat_jax.training.optimizer import abstract_state, init_state, make_optimizer, too_many_bad_steps, updates_done
@@ -206,7 +206,11 @@ class _Loop:
                     return self._leave(step - 1, state, first)
                 with throughput.data():
                     batch = put_batch(host)
-                state, metrics = step_function(state, frozen, batch)
+                if step == first + 1:  # whose time is not that of a step
+                    with throughput.pause(), working("compiling the step", writer.print):
+                        state, metrics = step_function(state, frozen, batch)
+                else:
+                    state, metrics = step_function(state, frozen, batch)
                 if one_at_a_time:
                     jax.block_until_ready((state, metrics))
                 throughput.step(*_counts(host))
