@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ieat_jax.data.sources.jsonl import fingerprint
 from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.partition import split
 from ieat_jax.model.sharding import make_mesh
-from ieat_jax.objectives.stages import make_objective
+from ieat_jax.objectives.stages import make_objective, stage_of
 from ieat_jax.runs.checkpoints import Checkpoints, load_frozen, save_frozen
 from ieat_jax.runs.claim import Claim
 from ieat_jax.runs.folder import (
@@ -120,12 +121,27 @@ def _train(
         with preemption.interruptible():
             start = _begin(parts, workdir, checkpoints, mesh, resuming=begun is not None)
         if start.step >= config.train.steps:
+            say(_what_next(config, workdir))
             return Result(start.step, preempted=False)
         step_function = make_step(
             start.template, objective, factors, start.optimizer, accumulate=config.train.accumulate, options=options
         )
         loop = _Loop(parts, workdir, checkpoints, preemption, metadata, start)
-        return loop.run(step_function, batches)
+        result = loop.run(step_function, batches)
+    if not result.preempted:  # and its last step is on disk
+        say(f"finished: {result.step} of {config.train.steps} steps, in {workdir}")
+        say(_what_next(config, workdir))
+    return result
+
+
+def _what_next(config: RunConfig, workdir: Path) -> str:
+    """What to do with a run that is finished."""
+    run, told = shlex.quote(str(workdir)), "--audio hello.wav" if stage_of(config).hears else '--text "Hello."'
+    return (
+        f"talk to it: python -m ieat_jax.generate --checkpoint {run} {told}\n"
+        f"measure it: python -m ieat_jax.evaluate score --checkpoint {run} --records HELD_OUT.jsonl --out SCORES\n"
+        f"go on from it in another stage: config.init.checkpoint = {str(workdir)!r}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
