@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ieat_jax.data.sources.jsonl import fingerprints
 from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.partition import split
 from ieat_jax.model.sharding import make_mesh
-from ieat_jax.objectives.stages import make_objective
+from ieat_jax.objectives.stages import make_objective, stage_of
 from ieat_jax.packing.plan import ORDER
 from ieat_jax.runs.checkpoints import Checkpoints, load_frozen, save_frozen
 from ieat_jax.runs.claim import Claim
@@ -35,7 +36,7 @@ from ieat_jax.runs.steps import list_steps, resume_point
 from ieat_jax.storage import local_path
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.training.clock import Throughput
-from ieat_jax.training.console import say
+from ieat_jax.training.console import say, working
 from ieat_jax.training.feed import Feed
 from ieat_jax.training.initialise import initialise
 from ieat_jax.training.metrics import MetricWriter, Window
@@ -116,6 +117,7 @@ def _train(
         with preemption.interruptible():
             start = _begin(parts, workdir, checkpoints, mesh, resuming=begun is not None)
         if start.step >= config.train.steps:
+            say(_what_next(config, workdir))
             return Result(start.step, preempted=False)
         steps = feed.begin(start.step, config.train.steps, start.data)
         for line in feed.outlook(config.train.steps):
@@ -124,7 +126,21 @@ def _train(
             start.template, objective, factors, start.optimizer, accumulate=config.train.accumulate, options=options
         )
         loop = _Loop(parts, workdir, checkpoints, preemption, metadata, start, feed)
-        return loop.run(step_function, steps)
+        result = loop.run(step_function, steps)
+    if not result.preempted:  # and its last step is on disk
+        say(f"finished: {result.step} of {config.train.steps} steps, in {workdir}")
+        say(_what_next(config, workdir))
+    return result
+
+
+def _what_next(config: RunConfig, workdir: Path) -> str:
+    """What to do with a run that is finished."""
+    run, told = shlex.quote(str(workdir)), "--audio hello.wav" if stage_of(config).hears else '--text "Hello."'
+    return (
+        f"talk to it: python -m ieat_jax.generate --checkpoint {run} {told}\n"
+        f"measure it: python -m ieat_jax.evaluate score --checkpoint {run} --records HELD_OUT.jsonl --out SCORES\n"
+        f"go on from it in another stage: config.init.checkpoint = {str(workdir)!r}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +223,11 @@ class _Loop:
                     return self._leave(step - 1, state, first)
                 with throughput.data():
                     batch = put_batch(read.batch)
-                state, metrics = step_function(state, frozen, batch)
+                if step == first + 1:  # whose time is not that of a step
+                    with throughput.pause(), working("compiling the step", writer.print):
+                        state, metrics = step_function(state, frozen, batch)
+                else:
+                    state, metrics = step_function(state, frozen, batch)
                 if one_at_a_time:
                     jax.block_until_ready((state, metrics))
                 throughput.step(*_counts(read.batch))

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ieat_jax.training.console import ProgressBar, format_metrics, say
+from ieat_jax.training.console import ProgressBar, format_metrics, grouped, in_words, say
 from ieat_jax.training.metric_files import Board, JsonLines
 
 FILE = "metrics.jsonl"
@@ -104,9 +104,15 @@ class MetricWriter:
             # JSON has no NaN: null stands for a number that is not finite.
             line = {name: value if math.isfinite(value) else None for name, value in values.items()}
             self._file.write({"step": step, **line})
-            self._board.write(step, values)
+            groups = grouped(values, parts or ())
+            self._board.write(
+                step, {f"{group}/{name}": v for group, members in groups.items() for name, v in members.items()}
+            )
         if self._console:
-            self.print(f"step {step}/{self._total}  {format_metrics(values)}")
+            shown = [f"step {step}/{self._total}", *map(format_metrics, groups.values())]
+            if step < self._total and "step_seconds" in values:
+                shown.append(f"about {in_words(values['step_seconds'] * (self._total - step))} left")
+            self.print(" | ".join(shown))
         return values
 
     def advance(self, step: int) -> None:

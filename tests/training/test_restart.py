@@ -1,7 +1,9 @@
 """What an attempt begins with: the newest intact checkpoint, or what the configuration names, never random numbers."""
 
 import json
+import re
 import resource
+import shlex
 import shutil
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from helpers.tiny_stages import recipe, start, use_mesh, write_corpus
 
 import ieat_jax.training.loop as loop
+from ieat_jax import evaluate, generate
 from ieat_jax.errors import UserError
 from ieat_jax.model.names import named_leaves
 from ieat_jax.runs.folder import load_run
@@ -92,6 +95,24 @@ def test_a_changed_key_of_orbaxs_metadata_costs_one_step(runs, tmp_path, capsys)
     assert parameters(run) == parameters(runs / "second")
 
 
+def assert_next(printed, run):
+    """The commands after a run's end can be given: their options are known, their paths are there."""
+    talk = re.search(r"^talk to it: python -m ieat_jax\.generate (.*)$", printed, re.MULTILINE)[1]
+    score = re.search(r"^measure it: python -m ieat_jax\.evaluate (.*)$", printed, re.MULTILINE)[1]
+    assert generate._parser().parse_args(shlex.split(talk)).checkpoint == run
+    assert evaluate._parser().parse_args(shlex.split(score)).checkpoint == run
+    assert f"config.init.checkpoint = '{run}'" in printed
+
+
+def test_a_run_that_ends_says_where_it_is_and_what_to_do_next(runs, tmp_path, capsys):
+    run = tmp_path / "my run"
+    start(second(runs), run)
+    printed = capsys.readouterr().out
+    assert f"finished: 3 of 3 steps, in {run}" in printed
+    assert "compiling the step" in printed
+    assert_next(printed, run)
+
+
 def test_a_finished_run_says_so_and_computes_nothing(runs, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(runs / "second", run)
@@ -101,6 +122,7 @@ def test_a_finished_run_says_so_and_computes_nothing(runs, tmp_path, capsys, mon
     printed = capsys.readouterr().out
     assert f"already finished: 3 of 3 steps, in {run}" in printed
     assert "resuming" not in printed
+    assert_next(printed, run)
     kept = {path for path in before if path.name not in ("claim.json", "manifest.json")}
     assert {path: path.stat().st_mtime_ns for path in kept} == {path: before[path] for path in kept}
 
