@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,10 +45,18 @@ def exit_with(main: Callable[[], int | None]) -> None:
     """
     try:
         code = main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
+    except (UserError, KeyboardInterrupt) as error:
+        code = report(error)
     sys.exit(code or 0)
+
+
+def report(error: BaseException) -> int:
+    """Say on stderr what ends a program, and return its exit code: a sentence for people, a traceback of ours."""
+    if isinstance(error, UserError):
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr, flush=True)
+        return 130
+    traceback.print_exception(error)
+    return 1

@@ -5,13 +5,9 @@ goes on when the same command is given again. `--show-config` prints the configu
 """
 
 import argparse
-import os
 import sys
 
 from ieat_jax.cli import exit_with, parser_of, path_argument
-
-# Set by TPU pods, multislice and `srun`: jax.distributed finds the rest by itself.
-CLUSTER_VARIABLES = ("TPU_WORKER_HOSTNAMES", "MEGASCALE_COORDINATOR_ADDRESS", "SLURM_PROCID")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -20,23 +16,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workdir", type=path_argument, help="folder of the run: all that its use needs")
     parser.add_argument("--show-config", action="store_true", help="print the configuration and end")
     return parser
-
-
-def initialise_distributed() -> None:
-    """Join the other processes where this is one of several: a TPU pod, Slurm, or IEAT_COORDINATOR by hand.
-
-    By hand: IEAT_COORDINATOR=host:port, IEAT_NUM_PROCESSES, IEAT_PROCESS_ID (what `launch/local.sh` sets).
-    """
-    import jax
-
-    if os.environ.get("IEAT_COORDINATOR"):
-        jax.distributed.initialize(
-            os.environ["IEAT_COORDINATOR"],
-            num_processes=int(os.environ["IEAT_NUM_PROCESSES"]),
-            process_id=int(os.environ["IEAT_PROCESS_ID"]),
-        )
-    elif any(os.environ.get(name) for name in CLUSTER_VARIABLES):
-        jax.distributed.initialize()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,17 +28,20 @@ def main(argv: list[str] | None = None) -> int:
     from ieat_jax.config.recipes import load_config, to_json, typed
     from ieat_jax.errors import UserError
 
-    config = load_config(arguments.config, overrides)
-    run = typed(config)
     if arguments.show_config:
+        config = load_config(arguments.config, overrides)
+        typed(config)
         print(to_json(config), end="")
         return 0
-    if not arguments.workdir:
-        raise UserError("--workdir is missing: the folder where the run shall be, e.g. --workdir runs/align")
-    initialise_distributed()
-    from ieat_jax.training.loop import train
+    from ieat_jax.processes import joined
 
-    result = train(run, arguments.workdir)
+    with joined():  # first of all: what ends one process is then told to all
+        run = typed(load_config(arguments.config, overrides))
+        if not arguments.workdir:
+            raise UserError("--workdir is missing: the folder where the run shall be, e.g. --workdir runs/align")
+        from ieat_jax.training.loop import train
+
+        result = train(run, arguments.workdir)
     if not result.preempted:
         return 0
     from ieat_jax.training.preemption import STOPPED, exit_soon

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ieat_jax import processes
 from ieat_jax.audio.logmel import FRAMES_PER_SECOND
 from ieat_jax.config.recipes import as_plain
 from ieat_jax.config.sections import RunConfig
@@ -40,9 +41,10 @@ from ieat_jax.training.initialise import initialise
 from ieat_jax.training.metrics import MetricWriter
 from ieat_jax.training.optimizer import abstract_state, init_state, make_optimizer, too_many_bad_steps, updates_done
 from ieat_jax.training.placement import check_batch, put_batch
-from ieat_jax.training.preemption import Asked, Preemption
+from ieat_jax.training.preemption import STOPPED, Asked, Preemption
 from ieat_jax.training.resume import TrainError, check_resume
 from ieat_jax.training.rows import make_row_spec
+from ieat_jax.training.same import check_same, material, program
 from ieat_jax.training.setup import Ingredients, gather, sequences
 from ieat_jax.training.step import TrainState, add_metrics, compiler_options, make_step
 
@@ -63,26 +65,33 @@ def train(config: RunConfig, workdir: str | Path) -> Result:
     """
     make_objective(config)  # a mistake there is found before data or weights are read
     workdir = local_path(workdir, "--workdir")
-    mesh = make_mesh(config.mesh)
-    check_batch(config.data.batch_size, config.train.accumulate, sequences(config), mesh)
     with Preemption() as preemption:
         try:
             with preemption.interruptible():
+                check_same("program", program(config))  # before the first wait for what others do
+                mesh = make_mesh(config.mesh)
+                check_batch(config.data.batch_size, config.train.accumulate, sequences(config), mesh)
                 claim = Claim(workdir)
             with claim, writing(workdir), jax.set_mesh(mesh):
                 with preemption.interruptible():
                     begun = resume_point(workdir / CHECKPOINTS)
                     parts = gather(config, workdir, mesh, resuming=begun is not None)
-                return _train(parts, workdir, mesh, preemption, None if begun is None else begun[1])
+                return _train(parts, workdir, mesh, preemption, begun)
         except Asked:
             say("asked to leave before the first step; start the same command again to go on")
+            if processes.count() > 1:  # which may not have been asked, and would wait for this one
+                processes.leave(STOPPED, told="asked to leave before the first step")
             return Result(max(list_steps(workdir / CHECKPOINTS), default=0), preempted=True)
 
 
 def _train(
-    parts: Ingredients, workdir: Path, mesh: jax.sharding.Mesh, preemption: Preemption, begun: dict[str, Any] | None
+    parts: Ingredients,
+    workdir: Path,
+    mesh: jax.sharding.Mesh,
+    preemption: Preemption,
+    begun: tuple[int, dict[str, Any]] | None,
 ) -> Result:
-    """`begun`: the metadata of the step that the run goes on from, if it does."""
+    """`begun`: the step that the run goes on from, if it does, and its metadata."""
     config, codec = parts.config, parts.codec
     objective, factors = make_objective(config)
     chat = ChatFormat.from_config(parts.tokenizer, config.chat)
@@ -101,10 +110,14 @@ def _train(
         "data": {source.name: fingerprint(source) for source in parts.sources},
         "codec": None if codec is None else codec.identity(),
     }
+    with preemption.interruptible():
+        check_same("data", material(parts, metadata, begun))
     settings, options = config.checkpoint, compiler_options(config.train.compiler_options, mesh)
     with Checkpoints(workdir / CHECKPOINTS, keep=settings.keep, every=settings.every) as checkpoints:
         with preemption.interruptible():
-            first, template, state, frozen, optimizer = _begin(parts, workdir, checkpoints, begun, metadata, mesh)
+            known = None if begun is None else begun[1]
+            first, template, state, frozen, optimizer = _begin(parts, workdir, checkpoints, known, metadata, mesh)
+            check_same("first step", {"first step": first})
         step_function = make_step(
             template, objective, factors, optimizer[0], accumulate=config.train.accumulate, options=options
         )
