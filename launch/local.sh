@@ -73,6 +73,7 @@ stop() {
 status=0
 deadline=
 asked= # when this script was first asked to stop
+# shellcheck disable=SC2329 # the trap calls it
 leave() {
   stop TERM
   if [[ -z $asked ]]; then
@@ -82,7 +83,7 @@ leave() {
     deadline=$((SECONDS + 1))
   fi
 }
-trap 'leave' TERM INT
+trap leave TERM INT
 
 # Reads process groups, and ends them when this script does without having said "finished": when it was killed.
 guard() {

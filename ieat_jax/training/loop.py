@@ -68,7 +68,7 @@ def train(config: RunConfig, workdir: str | Path) -> Result:
     with Preemption() as preemption:
         try:
             with preemption.interruptible():
-                check_same("program", program(config))  # before the first wait for what others do
+                check_same("program", lambda: program(config))  # before the first wait for what others do
                 mesh = make_mesh(config.mesh)
                 check_batch(config.data.batch_size, config.train.accumulate, sequences(config), mesh)
                 claim = Claim(workdir)
@@ -111,13 +111,13 @@ def _train(
         "codec": None if codec is None else codec.identity(),
     }
     with preemption.interruptible():
-        check_same("data", material(parts, metadata, begun))
+        check_same("data", lambda: material(parts, metadata, begun))
     settings, options = config.checkpoint, compiler_options(config.train.compiler_options, mesh)
     with Checkpoints(workdir / CHECKPOINTS, keep=settings.keep, every=settings.every) as checkpoints:
         with preemption.interruptible():
             known = None if begun is None else begun[1]
             first, template, state, frozen, optimizer = _begin(parts, workdir, checkpoints, known, metadata, mesh)
-            check_same("first step", {"first step": first})
+            check_same("first step", lambda: {"first step": first})
         step_function = make_step(
             template, objective, factors, optimizer[0], accumulate=config.train.accumulate, options=options
         )

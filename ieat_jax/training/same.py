@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 import platform
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,17 @@ MOST_CHARACTERS = 80  # of a value
 ABSENT = "nothing"
 
 
-def check_same(name: str, facts: Mapping[str, Any]) -> None:
+def check_same(name: str, facts: Callable[[], Mapping[str, Any]]) -> None:
     """Compare `facts`, nested dictionaries of what JSON holds, with those of all processes, which call this together.
 
-    Only hashes travel where nothing differs.
+    Only hashes travel where nothing differs. A process that is alone does not ask for its facts.
 
     Raises:
         TrainError: they differ; on all processes, with the same names of fields, values and processes.
     """
-    flat = dict(_flat(facts))
+    if processes.count() == 1:
+        return
+    flat = dict(_flat(facts()))
     digest = hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
     digests = processes.gather(name, digest)
     others = [process for process, other in enumerate(digests) if other != digests[0]]
@@ -80,9 +82,7 @@ def _text(facts: Mapping[str, Any], field: str) -> str:
 
 def program(config: RunConfig) -> dict[str, Any]:
     """Return what a process runs: versions, code and configuration."""
-    import ieat_jax
-
-    folder = Path(ieat_jax.__file__).parent
+    folder = Path(__file__).parents[1]
     own = (Path(spec.rpartition(":")[0]) for spec, _ in config.objective.extra)
     files = {str(file.relative_to(folder.parent)): file for file in sorted(folder.rglob("*.py"))}
     files |= {str(file): file for file in own}
