@@ -71,8 +71,10 @@ def joined() -> Iterator[None]:
     except ProcessError as error:
         leave(FAILED, f"error: {error}", told=f"{error}")
     except BaseException as error:
+        _one_thread_leaves()
         code = report(error)
-        leave(code, told=f"{error}" if code != FAILED else f"{type(error).__name__}: {error}")
+        _tell_all(code, f"{error}" if code != FAILED else f"{type(error).__name__}: {error}")
+        end(code)
     with contextlib.suppress(Exception):
         distributed.global_state.client.key_value_set(f"ieat/leave/{index()}", "")
     listening.join(timeout=LAST_WORDS)  # a thread that comes back from C++ while Python ends aborts the process
@@ -176,16 +178,26 @@ def leave(code: int, text: str = "", *, told: str = "") -> NoReturn:
 
     Called from any thread, wherever the main one hangs.
     """
+    _one_thread_leaves()
     if text:
         _say(text)
-    if count() > 1 and _leaving.acquire(blocking=False):
-        word = json.dumps({"code": code, "text": f"process {index()} ended: {told or text}"})
-        telling = threading.Thread(target=_tell, args=(word,), daemon=True)
-        telling.start()
-        telling.join(timeout=LAST_WORDS)
-    elif count() > 1:
-        threading.Event().wait(LAST_WORDS)  # another thread is about to end this process
+    if count() > 1:
+        _tell_all(code, told or text)
     end(code)
+
+
+def _one_thread_leaves() -> None:
+    """Return in the first thread that is about to end this process, and says why; others wait for the end."""
+    if not _leaving.acquire(blocking=False):
+        threading.Event().wait(2 * LAST_WORDS)
+        end(FAILED)
+
+
+def _tell_all(code: int, text: str) -> None:
+    word = json.dumps({"code": code, "text": f"process {index()} ended: {text}"})
+    telling = threading.Thread(target=_tell, args=(word,), daemon=True)
+    telling.start()
+    telling.join(timeout=LAST_WORDS)
 
 
 def _tell(word: str) -> None:

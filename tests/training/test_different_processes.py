@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.several import Several
 from helpers.tiny_stages import TEXTS, buzz, write_corpus
 from helpers.xla_flags import FAST_COMPILATION
 
@@ -20,6 +21,7 @@ RECIPE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
+from helpers.several import Several
 from helpers.tiny_stages import recipe
 
 def get_config():
@@ -58,10 +60,7 @@ def refused(code, output):
     assert "Traceback" not in output
     assert "stage write" not in output  # which is said before the first step
     # The slower one may hear it of the other before it has seen it itself.
-    said = re.findall(
-        r"^\[([01])\] (?:error|process [01] ended): (the processes of this run .*)$", output, re.MULTILINE
-    )
-    said = dict(said)
+    said = dict(re.findall(r"^\[(.)\] (?:error|process . ended): (the processes of .*)$", output, re.MULTILINE))
     assert set(said) == {"0", "1"}, output[-3000:]
     assert said["0"] == said["1"]
     return said["0"]
@@ -143,3 +142,25 @@ def test_another_version_is_named(corpus, tmp_path):
         file.write("\n# edited on one host\n")
     told = refused(*two(corpus, tmp_path / "run", other=other))  # `python -m` looks into its folder first
     assert "process 1 has code.ieat_jax/data/layout.py" in told
+
+
+def test_another_folder_under_the_same_path_is_named(corpus, tmp_path):
+    code, output = two(corpus, "run", other=shutil.copytree(corpus, tmp_path / "other"))
+    assert code == 2, output[-3000:]
+    assert "run: process 1 does not see the folder that process 0 writes to" in output
+    assert not (corpus / "run").exists()
+
+
+def test_another_first_step_is_named_and_those_that_differ_are_counted():
+    program = """
+        from ieat_jax.training.same import check_same
+        with joined():
+            check_same("first step", lambda: {"first step": 4})
+            check_same("first step", lambda: {"first step": 4 if me in (0, 2) else 2, "a": {"b": [me, "x" * 100]}})
+    """
+    with Several(program, 4) as several:
+        ends = several.ends()
+    assert [code for code, _, _ in ends] == [2] * 4, ends
+    for _, _, err in ends:
+        assert "process 1 has first step = 2, process 0 4; process 1 has a.b = [1, 'xxx" in err, err
+        assert "xxx ... (of 3 processes that differ from process 0). Start the same command on all hosts" in err, err
