@@ -18,6 +18,7 @@ import safetensors.numpy
 from ieat_jax.audio.codec import GROUP_SIZE, CodecError, check_ids, content_hash
 from ieat_jax.audio.files import SAMPLE_RATE
 from ieat_jax.codecs.source_filter import DEFAULT_F0, FEATURES, HOP, MELS, analyse, synthesise
+from ieat_jax.storage import local_path
 
 RATE = 50
 FRAMES_PER_UNIT = SAMPLE_RATE // RATE // HOP
@@ -26,6 +27,7 @@ CONTEXT = 5  # units on either side that decoding looks at
 # Relative importance for k-means: a semitone of pitch weighs as much as 1 neper in one mel band.
 APERIODICITY_WEIGHT = 2.0
 PITCH_WEIGHT = 12 / np.log(2)
+FILES = ("codec.json", "codec.safetensors")
 ARRAYS = ("centroids", "decoder", "offset", "mean_pitch")
 FORMAT = 1
 
@@ -90,6 +92,8 @@ class MelCodec:
         """
         folder = Path(folder)
         try:
+            for name in FILES:
+                local_path(folder / name, "codec")
             settings = json.loads((folder / "codec.json").read_text(encoding="utf-8"))
             arrays = safetensors.numpy.load_file(folder / "codec.safetensors")
             if settings["format"] != FORMAT or settings["name"] != cls.name:

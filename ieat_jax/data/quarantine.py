@@ -1,5 +1,6 @@
 """Bad records: set aside, counted and reported, and the end of a run when there are too many."""
 
+import errno
 import json
 import sys
 import threading
@@ -7,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from ieat_jax.errors import UserError
+from ieat_jax.storage import special
 
 
 class QuarantineError(UserError):
@@ -45,12 +47,15 @@ class Quarantine:
             if self.path is not None:
                 line = json.dumps({"id": record_id, "code": code, "message": message}, ensure_ascii=True)
                 try:
+                    if kind := special(self.path):  # which would be waited for
+                        raise OSError(errno.EINVAL, f"is {kind}")
                     self.path.parent.mkdir(parents=True, exist_ok=True)
                     with self.path.open("a", encoding="utf-8") as file:
                         file.write(line + "\n")
                 except OSError as error:  # a list that cannot be written is no reason to end the work
                     print(
-                        f"{self.path}: cannot be written ({error.strerror}); bad records are counted", file=sys.stderr
+                        f"{self.path}: cannot be written ({error.strerror or error}); bad records are counted",
+                        file=sys.stderr,
                     )
                     self.path = None
             return True
