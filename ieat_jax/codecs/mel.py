@@ -18,6 +18,7 @@ import safetensors.numpy
 from ieat_jax.audio.codec import GROUP_SIZE, CodecError, check_ids, content_hash
 from ieat_jax.audio.files import SAMPLE_RATE
 from ieat_jax.codecs.source_filter import DEFAULT_F0, FEATURES, HOP, MELS, analyse, synthesise
+from ieat_jax.errors import UserError
 from ieat_jax.storage import local_path
 
 RATE = 50
@@ -101,7 +102,7 @@ class MelCodec:
             codec = cls(*(arrays[field] for field in ARRAYS))
             stored = settings["hash"]
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-            if isinstance(error, CodecError):
+            if isinstance(error, UserError):
                 raise
             raise CodecError(f"{folder}: not a readable codec folder ({type(error).__name__}: {error})") from error
         if codec.identity()["hash"] != stored:
