@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from jax._src import distributed  # the store has no public door; what of it is used stands in this file alone
 
 from ieat_jax.cli import report
+from ieat_jax.errors import UserError
 
 # Set by TPU pods, multislice and `srun`: jax.distributed finds the rest by itself.
 CLUSTER_VARIABLES = ("TPU_WORKER_HOSTNAMES", "MEGASCALE_COORDINATOR_ADDRESS", "SLURM_PROCID")
@@ -28,7 +29,8 @@ WAIT = 1800.0  # seconds for what a process is asked to tell: the slowest reads 
 HEARTBEAT = 30  # seconds without a sign of life after which JAX gives a process up; IEAT_HEARTBEAT changes it
 SHUTDOWN = 30  # seconds that a process whose work is done waits for the others
 SLICE = 1.0  # seconds that a wait cannot be interrupted by a signal
-LAST_WORDS = 3.0  # seconds that process 0, through which all is told, stays until the others have heard
+LAST_WORDS = 5.0  # seconds that process 0, through which all is told, stays until the others have heard,
+GOING = 0.5  # and then, until they are gone: JAX aborts a process that sees process 0 end
 FAILED = 1  # exit code: nobody's mistake, worth another try
 
 _calls: Counter[str] = Counter()
@@ -55,6 +57,9 @@ def joined() -> Iterator[None]:
 
     By hand: IEAT_COORDINATOR=host:port, IEAT_NUM_PROCESSES, IEAT_PROCESS_ID (what `launch/local.sh` sets). An error
     that leaves this block ends all processes, with its exit code. At the end each waits for the others.
+
+    Raises:
+        UserError: IEAT_NUM_PROCESSES or IEAT_PROCESS_ID is missing, or is no such number.
     """
     _join()
     if count() == 1:
@@ -84,26 +89,47 @@ def _join() -> None:
     import jax
 
     there = threading.Event()
-    settings = {
+    settings: dict[str, Any] = {
         "initialization_timeout": int(JOIN) + 60,  # JAX would abort with a trace of C++
-        "heartbeat_timeout_seconds": int(os.environ.get("IEAT_HEARTBEAT") or HEARTBEAT),
+        "heartbeat_timeout_seconds": _number("IEAT_HEARTBEAT", least=1, otherwise=HEARTBEAT),
         "shutdown_timeout_seconds": SHUTDOWN,
     }
     if os.environ.get("IEAT_COORDINATOR"):
         settings |= {
             "coordinator_address": os.environ["IEAT_COORDINATOR"],
-            "num_processes": int(os.environ["IEAT_NUM_PROCESSES"]),
-            "process_id": int(os.environ["IEAT_PROCESS_ID"]),
+            "num_processes": _number("IEAT_NUM_PROCESSES", least=1),
+            "process_id": _number("IEAT_PROCESS_ID", least=0),
         }
+        if settings["process_id"] >= settings["num_processes"]:
+            raise UserError(
+                f"IEAT_PROCESS_ID={settings['process_id']}: processes are counted from 0 to IEAT_NUM_PROCESSES - 1 = "
+                f"{settings['num_processes'] - 1}"
+            )
     elif not any(os.environ.get(name) for name in CLUSTER_VARIABLES):
         return
     watch = threading.Thread(target=_say_that_it_waits, args=(there,), daemon=True)
     watch.start()
     try:
         jax.distributed.initialize(**settings)
+    except jax.errors.JaxRuntimeError as error:
+        state = distributed.global_state
+        _say(
+            f"error: process {state.process_id} cannot join the others at {state.coordinator_address} "
+            f"({str(error).splitlines()[0]}); is the port in use, by an earlier attempt perhaps?"
+        )
+        end(FAILED)
     finally:
         there.set()
         watch.join()
+
+
+def _number(name: str, *, least: int, otherwise: int | None = None) -> int:
+    text = os.environ.get(name, "").strip()
+    if not text and otherwise is not None:
+        return otherwise
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise UserError(f"{name}={text}: must be a whole number, {least} or more; IEAT_COORDINATOR needs it")
+    return int(text)
 
 
 def _say_that_it_waits(there: threading.Event) -> None:
@@ -201,15 +227,15 @@ def _tell_all(code: int, text: str) -> None:
 
 
 def _tell(word: str) -> None:
-    client, ends = distributed.global_state.client, time.monotonic() + LAST_WORDS
+    client, ends = distributed.global_state.client, time.monotonic() + LAST_WORDS - GOING
     with contextlib.suppress(Exception):  # where process 0 is gone, so are all others in a moment
         for process in range(count()):
             with contextlib.suppress(Exception):  # it was told by another one
                 if process != index():
                     client.key_value_set(f"ieat/leave/{process}", word)
-        for process in range(1, count()) if index() == 0 else ():
-            _get(f"ieat/left/{process}", ends)
-        if index() != 0:
+        if index() == 0:
+            _stay_for_others(ends)
+        else:
             client.key_value_set(f"ieat/left/{index()}", "")
 
 
@@ -230,16 +256,17 @@ def _listen() -> None:
     with contextlib.suppress(Exception):
         client.key_value_set(f"ieat/left/{here}", "")
         if here == 0:
-            telling = threading.Thread(target=_stay_for_others, daemon=True)
+            ends = time.monotonic() + LAST_WORDS - GOING
+            telling = threading.Thread(target=_stay_for_others, args=(ends,), daemon=True)
             telling.start()
             telling.join(timeout=LAST_WORDS)
     end(heard["code"])
 
 
-def _stay_for_others() -> None:
-    ends = time.monotonic() + LAST_WORDS
+def _stay_for_others(ends: float) -> None:
     for process in range(1, count()):
         _get(f"ieat/left/{process}", ends)
+    time.sleep(GOING)
 
 
 def end(code: int) -> NoReturn:
