@@ -47,11 +47,7 @@ class Quarantine:
             if self.path is not None:
                 line = json.dumps({"id": record_id, "code": code, "message": message}, ensure_ascii=True)
                 try:
-                    if kind := special(self.path):  # which would be waited for
-                        raise OSError(errno.EINVAL, f"is {kind}")
-                    self.path.parent.mkdir(parents=True, exist_ok=True)
-                    with self.path.open("a", encoding="utf-8") as file:
-                        file.write(line + "\n")
+                    _append(self.path, line)
                 except OSError as error:  # a list that cannot be written is no reason to end the work
                     print(
                         f"{self.path}: cannot be written ({error.strerror or error}); bad records are counted",
@@ -88,3 +84,11 @@ class Quarantine:
             f"{len(notes)} of {total} records are bad, more than the accepted share of {self.max_share:g} "
             f"({counts}). First: {first}{report}. Repair or remove them, or accept a larger share"
         )
+
+
+def _append(path: Path, line: str) -> None:
+    if kind := special(path):  # which would be waited for
+        raise OSError(errno.EINVAL, f"is {kind}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
