@@ -3,6 +3,7 @@
 import argparse
 import errno
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,16 +83,23 @@ def exit_with(main: Callable[[], int | None]) -> None:
     """
     try:
         code = main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except OSError as error:
-        if error.errno not in REFUSED:
-            raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror}; free space, or give a place that this user may use", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
+    except (UserError, OSError, KeyboardInterrupt) as error:
+        code = report(error)
     sys.exit(code or 0)
+
+
+def report(error: BaseException) -> int:
+    """Say on stderr what ends a program, and return its exit code: a sentence for people, a traceback of ours."""
+    if isinstance(error, UserError):
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    if isinstance(error, OSError) and error.errno in REFUSED:
+        place = f"{error.filename}: " if error.filename else ""
+        sentence = f"error: {place}{error.strerror}; free space, or give a place that this user may use"
+        print(sentence, file=sys.stderr, flush=True)
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr, flush=True)
+        return 130
+    traceback.print_exception(error)
+    return 1

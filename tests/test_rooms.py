@@ -14,7 +14,7 @@ PACKAGE = "ieat_jax"
 # From bottom to top. A room, or a file beside the rooms, imports from its own floor and from those below. Rooms of one
 # floor may use one another in one direction. `ieat_jax` is the package itself: what stands in its __init__.py.
 FLOORS = (
-    ("errors", "ranges", "storage", "version", "cli", "progress"),
+    ("errors", "ranges", "storage", "version", "cli", "progress", "processes"),
     ("audio", "text", "model"),
     ("codecs", "config", "costs"),
     ("data",),

@@ -17,7 +17,7 @@ import soxr
 
 from ieat_jax.audio.streams import Stream, StreamError, find_streams
 from ieat_jax.errors import UserError
-from ieat_jax.storage import StorageError, local_path
+from ieat_jax.storage import StorageError, without_address
 
 SAMPLE_RATE = 16_000
 MIN_SECONDS = 0.1
@@ -161,9 +161,9 @@ def locate(path: str | os.PathLike, root: str | os.PathLike | None) -> Path:
         AudioError: there is no such file, it is not a regular one, or it leads outside of `root`.
     """
     try:
-        file = local_path(path, "sound")
+        file = without_address(path, "sound")
         if root is not None:
-            file = local_path(root, "audio folder") / path
+            file = without_address(root, "audio folder") / path
         resolved = file.resolve()
         if root is not None and not resolved.is_relative_to(Path(root).resolve()):
             raise AudioError("outside_root", path, f"leads outside of the audio folder {root}")

@@ -18,7 +18,9 @@ import safetensors.numpy
 from ieat_jax.audio.codec import GROUP_SIZE, CodecError, check_ids, content_hash
 from ieat_jax.audio.files import SAMPLE_RATE
 from ieat_jax.codecs.source_filter import DEFAULT_F0, FEATURES, HOP, MELS, analyse, synthesise
+from ieat_jax.errors import UserError
 from ieat_jax.progress import Progress, counted
+from ieat_jax.storage import local_path
 
 RATE = 50
 FRAMES_PER_UNIT = SAMPLE_RATE // RATE // HOP
@@ -27,6 +29,7 @@ CONTEXT = 5  # units on either side that decoding looks at
 # Relative importance for k-means: a semitone of pitch weighs as much as 1 neper in one mel band.
 APERIODICITY_WEIGHT = 2.0
 PITCH_WEIGHT = 12 / np.log(2)
+FILES = ("codec.json", "codec.safetensors")
 ARRAYS = ("centroids", "decoder", "offset", "mean_pitch")
 FORMAT = 1
 
@@ -91,6 +94,8 @@ class MelCodec:
         """
         folder = Path(folder)
         try:
+            for name in FILES:
+                local_path(folder / name, "codec")
             settings = json.loads((folder / "codec.json").read_text(encoding="utf-8"))
             arrays = safetensors.numpy.load_file(folder / "codec.safetensors")
             if settings["format"] != FORMAT or settings["name"] != cls.name:
@@ -98,7 +103,7 @@ class MelCodec:
             codec = cls(*(arrays[field] for field in ARRAYS))
             stored = settings["hash"]
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-            if isinstance(error, CodecError):
+            if isinstance(error, UserError):
                 raise
             raise CodecError(f"{folder}: not a readable codec folder ({type(error).__name__}: {error})") from error
         if codec.identity()["hash"] != stored:

@@ -73,7 +73,7 @@ def load_function(path: str | Path, name: str) -> Callable[..., Any]:
     Raises:
         ConfigError: no such file or function, or a file that cannot be imported.
     """
-    path = Path(path)
+    path = local_path(path, "recipe")
     if not path.is_file():
         raise ConfigError(f"there is no file {path}")
     loader = SourceFileLoader(f"ieat_jax_recipe_{path.stem}", str(path))

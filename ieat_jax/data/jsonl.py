@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ieat_jax.errors import UserError
-from ieat_jax.storage import local_path
+from ieat_jax.storage import without_address
 
 MAX_LINE_BYTES = 1_000_000
 MAX_DEPTH = 32
@@ -52,7 +52,7 @@ def read_objects(path: str | Path) -> Iterator[tuple[int, dict | RecordError]]:
         RecordError: the file itself cannot be read (line 0).
         StorageError: it is in an object store.
     """
-    path = local_path(path, "records")
+    path = without_address(path, "records")
     try:
         # A pipe or device may never end, so this is checked before the file is opened.
         if not stat.S_ISREG(mode := path.stat().st_mode):

@@ -1,5 +1,6 @@
 """Bad records: set aside, counted and reported, and the end of a run when there are too many."""
 
+import errno
 import json
 import sys
 import threading
@@ -7,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from ieat_jax.errors import UserError
+from ieat_jax.storage import special
 
 
 class QuarantineError(UserError):
@@ -48,12 +50,11 @@ class Quarantine:
                 fields |= {"id": record_id, "code": code, "message": message}
                 line = json.dumps(fields, ensure_ascii=True)
                 try:
-                    self.path.parent.mkdir(parents=True, exist_ok=True)
-                    with self.path.open("a", encoding="utf-8") as file:
-                        file.write(line + "\n")
+                    _append(self.path, line)
                 except OSError as error:  # a list that cannot be written is no reason to end the work
                     print(
-                        f"{self.path}: cannot be written ({error.strerror}); bad records are counted", file=sys.stderr
+                        f"{self.path}: cannot be written ({error.strerror or error}); bad records are counted",
+                        file=sys.stderr,
                     )
                     self.path = None
             return True
@@ -86,3 +87,11 @@ class Quarantine:
             f"{len(notes)} of {total} records are bad, more than the accepted share of {self.max_share:g} "
             f"({counts}). First: {first}{report}. Repair or remove them, or accept a larger share"
         )
+
+
+def _append(path: Path, line: str) -> None:
+    if kind := special(path):  # which would be waited for
+        raise OSError(errno.EINVAL, f"is {kind}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")

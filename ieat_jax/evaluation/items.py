@@ -17,6 +17,7 @@ from ieat_jax.evaluation.openers import style_of, styles_are_known
 from ieat_jax.inference.generator import Reply
 from ieat_jax.inference.prompt import UserTurn
 from ieat_jax.progress import Progress
+from ieat_jax.storage import local_path
 
 NEUTRAL_WORDS = "neutral_words"
 
@@ -80,7 +81,7 @@ def read_dialogues(records: str | Path, audio_root: str | Path | None) -> Dialog
     Raises:
         UserError: the file is missing, empty, or names paths out of its folder.
     """
-    records = Path(records)
+    records = local_path(records, "records")
     root = records.parent if audio_root is None else Path(audio_root)
     if not records.is_file():
         raise UserError(f"{records}: there is no such file of records; give the JSONL of held-out dialogues")

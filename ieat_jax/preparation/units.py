@@ -21,6 +21,7 @@ from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, with_units
 from ieat_jax.errors import UserError
 from ieat_jax.progress import Progress, counted
+from ieat_jax.storage import local_path
 
 MAX_SECONDS = 60.0  # of one reply
 HELD_OUT = 8  # clips that tell how well a codec does
@@ -211,7 +212,7 @@ class _Journal:
     """A file of what was encoded: a line for each audio file, which counts while the file and the codec are those."""
 
     def __init__(self, path: Path, codec: Path, root: Path):
-        self.path, self.root = path, root
+        self.path, self.root = local_path(path, "units"), root
         self.identity = load_codec(codec).identity()
 
     def read(self, files: Iterable[str]) -> dict[str, np.ndarray]:

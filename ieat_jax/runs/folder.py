@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from ieat_jax import processes
 from ieat_jax.audio.codec import CodecError, UnitCodec, check_identity
 from ieat_jax.codecs.load import load_codec
 from ieat_jax.config.recipes import from_json, stored, to_json, to_section
@@ -118,9 +118,7 @@ def save_run_files(
         if codec is not None:
             _save_codec(path / CODEC, codec)
         write_protected(path, CONFIG, to_json(to_section(config)))
-    if jax.process_count() > 1:
-        with jax.set_mesh(None):
-            multihost_utils.sync_global_devices("save_run_files")
+    processes.gather("run files", None)
 
 
 def write_file(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ieat_jax import processes
 from ieat_jax.audio.logmel import FRAMES_PER_SECOND
 from ieat_jax.config.recipes import as_plain, stored
 from ieat_jax.config.sections import RunConfig
@@ -42,9 +43,10 @@ from ieat_jax.training.initialise import initialise
 from ieat_jax.training.metrics import MetricWriter, Window
 from ieat_jax.training.optimizer import abstract_state, init_state, make_optimizer, too_many_bad_steps, updates_done
 from ieat_jax.training.placement import check_batch, put_batch
-from ieat_jax.training.preemption import Asked, Preemption
+from ieat_jax.training.preemption import STOPPED, Asked, Preemption
 from ieat_jax.training.resume import TrainError, check_allowed, check_resume, check_stage
 from ieat_jax.training.rows import check_shapes, make_row_spec
+from ieat_jax.training.same import check_same, material, program
 from ieat_jax.training.setup import Ingredients, gather, same_content, sequences
 from ieat_jax.training.step import TrainState, compiler_options, make_step
 
@@ -68,11 +70,12 @@ def train(config: RunConfig, workdir: str | Path) -> Result:
     make_objective(config)  # a mistake there is found before data or weights are read
     check_allowed(config)
     workdir = local_path(workdir, "--workdir")
-    mesh = make_mesh(config.mesh)
-    check_batch(config.data.batch_size, config.train.accumulate, sequences(config), mesh)
     with Preemption() as preemption:
         try:
             with preemption.interruptible():
+                check_same("program", lambda: program(config))  # before the first wait for what others do
+                mesh = make_mesh(config.mesh)
+                check_batch(config.data.batch_size, config.train.accumulate, sequences(config), mesh)
                 claim = Claim(workdir)
             with claim, writing(workdir), jax.set_mesh(mesh):
                 with preemption.interruptible():
@@ -83,6 +86,8 @@ def train(config: RunConfig, workdir: str | Path) -> Result:
                 return _train(parts, workdir, mesh, preemption, begun)
         except Asked:
             say("asked to leave before the first step; start the same command again to go on")
+            if processes.count() > 1:  # which may not have been asked, and would wait for this one
+                processes.leave(STOPPED, told="asked to leave before the first step")
             return Result(max(list_steps(workdir / CHECKPOINTS), default=0), preempted=True)
 
 
@@ -105,6 +110,8 @@ def _train(
         "data": fingerprints(config.data.sources, parts.sources),
         "codec": None if codec is None else codec.identity(),
     }
+    with preemption.interruptible():
+        check_same("data", lambda: material(parts, metadata, begun))
     if begun is not None:
         check_resume(begun[1], metadata, moved=same_content(parts, stored(begun[1]["config"])))
         if begun[0] >= config.train.steps:
@@ -116,6 +123,7 @@ def _train(
     with Checkpoints(workdir / CHECKPOINTS, keep=settings.keep, every=settings.every) as checkpoints:
         with preemption.interruptible():
             start = _begin(parts, workdir, checkpoints, mesh, resuming=begun is not None)
+            check_same("first step", lambda: {"first step": start.step})
         if start.step >= config.train.steps:
             say(_what_next(config, workdir))
             return Result(start.step, preempted=False)

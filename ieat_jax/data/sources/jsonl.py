@@ -94,7 +94,7 @@ def fingerprint(source: Source) -> dict[str, Any]:
         content.update(json.dumps(to_json(record), sort_keys=True, ensure_ascii=True, default=_listed).encode())
         for turn in record.turns:
             digest.update(b"-" if turn.units is None else np.asarray(turn.units, np.int32).tobytes())
-            audio.update(b"-" if turn.audio is None else _sample(source.audio_root / turn.audio))
+            audio.update(b"-" if turn.audio is None else sample(source.audio_root / turn.audio))
     hashes = {"hash": digest, "content": content, "audio": audio}
     return {
         "records": len(source.records),
@@ -103,9 +103,11 @@ def fingerprint(source: Source) -> dict[str, Any]:
     }
 
 
-def _sample(file: Path) -> bytes:
-    """The size of a file and what stands in its middle; nothing of one that cannot be read, which is quarantined."""
+def sample(file: Path) -> bytes:
+    """Return the size of a file and what stands in its middle; '?' of what cannot be read or is no regular file."""
     try:
+        if not file.is_file():  # a pipe would be waited for for ever
+            return b"?"
         with file.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)
             stream.seek(size // 2)
