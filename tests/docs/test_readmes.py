@@ -133,14 +133,8 @@ def test_the_record_thinks_as_the_readme_says():
     (text,) = blocks("README.md", "json")
     said = re.search(r"Injection makes of it: `(.*?)`", README["README.md"], re.DOTALL)[1].replace("\n", " ")
 
-    class First:
-        def __init__(self, picks):
-            self.picks = iter(picks)
-
-        def integers(self, _):
-            return next(self.picks)
-
-    sentences = thinking(parse_record(json.loads(text)), 0, First([0, 1, 1, 0]))
+    picks = iter([0, 1, 1, 0])
+    sentences = thinking(parse_record(json.loads(text)), 0, lambda *_: next(picks))
     assert " ".join(sentences.values()) == said
     assert len(text.splitlines()) == 6
 
@@ -195,8 +189,11 @@ def run_blocks(name):
 def test_what_the_package_readme_adds_can_be_used(reader):
     added = run_blocks("ieat_jax/README.md")
     write_wav(reader / "anna_12_sad.wav", tiny_run.voice(1))
+    (reader / "anna_12_sad.txt").write_text("I lost my keys.\nOh no.\n", encoding="utf-8")
     (record,) = (parse_record(value) for value in added["import_mine"](reader))
     assert (record.speaker, record.turns[0].emotion, record.turns[0].audio) == ("anna", "sad", "anna_12_sad.wav")
+    assert (record.turns[0].text, record.turns[0].response_text) == ("I lost my keys.", "Oh no.")
+    assert record.unread == ()
     assert added["MEASURE"].rows[0].path[0] == added["MEASURE"].name
     assert added["MEASURE"].name not in {measure.name for measure in all_measures()}
     assert [turn.response for turn in added["second"].history][-1] == added["second"].text

@@ -2,9 +2,11 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TextIO
+from typing import TextIO, TypeVar
+
+Item = TypeVar("Item")
 
 
 def in_words(seconds: float) -> str:
@@ -18,8 +20,9 @@ def in_words(seconds: float) -> str:
 class Progress:
     """`with Progress("replies", 240) as progress: ... progress.done(32)`, from any thread but one at a time.
 
-    A terminal shows one line that is written over. Elsewhere a line is written at the start, at most every `every`
-    seconds, and, where it took longer than that, at the end.
+    Work of several parts says which one this is: "[2/3] replies: 32 of 240, about 3 min left". A part that is not
+    counted has a total of 1. A terminal shows one line that is written over. Elsewhere a line is written at the start,
+    at most every `every` seconds, and, where it took longer than that, at the end.
     """
 
     def __init__(
@@ -27,19 +30,22 @@ class Progress:
         what: str,
         total: int,
         *,
+        part: tuple[int, int] | None = None,
         every: float = 5.0,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """`stream`: None = stderr."""
-        self._what, self._total, self._clock = what, total, clock
+        """`part`: (which, of how many), from 1. `stream`: None = stderr."""
+        self._what = what if part is None else f"[{part[0]}/{part[1]}] {what}"
+        self._total, self._clock = total, clock
         self._stream = sys.stderr if stream is None else stream
         self._over = self._stream.isatty()
         self._every = 0.2 if self._over else every
         self._count, self._began, self._shown, self._width = 0, clock(), clock(), 0
 
     def __enter__(self) -> "Progress":
-        self._show(f"{self._what}: {self._total} to do")
+        if self._total:
+            self._show(self._what if self._total == 1 else f"{self._what}: {self._total} to do")
         return self
 
     def done(self, count: int) -> None:
@@ -55,8 +61,8 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         took = self._clock() - self._began
-        if kind is None and (self._over or took >= self._every):
-            self._show(f"{self._what}: {self._count} in {in_words(took)}")
+        if kind in (None, GeneratorExit) and (self._over or took >= self._every):
+            self._show(f"{self._what}: {'done' if self._total == 1 else self._count} in {in_words(took)}")
         if self._over:
             print(file=self._stream, flush=True)
 
@@ -67,3 +73,11 @@ class Progress:
             self._width = len(line)
         else:
             print(line, file=self._stream, flush=True)
+
+
+def counted(items: Iterable[Item], what: str, total: int, *, part: tuple[int, int] | None = None) -> Iterator[Item]:
+    """The items, with a `Progress` over them."""
+    with Progress(what, total, part=part) as progress:
+        for item in items:
+            yield item
+            progress.done(1)
