@@ -96,6 +96,8 @@ class Shapes(Section):
     teacher_tokens: int = number(256, least=0)  # L, tokens of the teacher's stream (stage align); 0 = no such stream
     speak: int = number(256, least=0)  # S, positions of Speak (runs that speak); 0 = no speech
     groups: int = number(128, least=0)  # Q, groups of units among them
+    # F, log-mel frames (100 a second) of one window that all clips of a row share; 0 = each has a window of its own
+    frames: int = number(0, least=0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ class Clip:
     mel: np.ndarray
     positions: int
     emotion: int  # index into EMOTIONS, -1 = unknown
+    slot: int = 0  # frames that it takes of a window that clips share
 
 
 class Lists:
@@ -30,13 +31,14 @@ class Lists:
         self.tree, self.teacher = TokenTree(), TokenTree()
         self.targets: list[tuple[int, int, int, int, int]] = []  # at, id, kind, teacher at, teacher kind
         self.clips: list[Clip] = []
+        self.starts: list[int] = []  # of the clips, in a window that they share
         self.styles: list[int] = []
         self.speak: list[tuple[int, list[int], list[int], int, int, int, int]] = []
         self.groups: list[int] = []  # positions of Speak that predict units
 
     def lists(self) -> tuple[list[Any], ...]:
         """All of them but the trees."""
-        return self.targets, self.clips, self.styles, self.speak, self.groups
+        return self.targets, self.clips, self.starts, self.styles, self.speak, self.groups
 
 
 def empty_row(shapes: Shapes, *, frames: int, mels: int) -> Batch:
@@ -47,7 +49,7 @@ def empty_row(shapes: Shapes, *, frames: int, mels: int) -> Batch:
 def to_arrays(row: Lists, shapes: Shapes, *, teacher: bool, frames: int, mels: int) -> Batch:
     """Pad the lists of a row to arrays: a `Batch` without its first dimension.
 
-    `teacher`: with the teacher's stream; `frames` = F, `mels` = M.
+    `teacher`: with the teacher's stream; `frames` = F of a window of its own, `mels` = M.
     """
     tree, taught = row.tree, row.teacher if teacher else TokenTree()
 
@@ -60,9 +62,11 @@ def to_arrays(row: Lists, shapes: Shapes, *, teacher: bool, frames: int, mels: i
     def columns(rows: list[tuple], count: int) -> list[tuple]:
         return list(zip(*rows, strict=True)) if rows else [()] * count
 
-    mel = np.zeros((shapes.clips, frames, mels), np.float32)
+    shared = bool(shapes.frames and shapes.clips)
+    mel = np.zeros((1, shapes.frames, mels) if shared else (shapes.clips, frames, mels), np.float32)
     for number, clip in enumerate(row.clips):
-        mel[number, : len(clip.mel)] = clip.mel
+        window, start = (0, row.starts[number]) if shared else (number, 0)
+        mel[window, start : start + len(clip.mel)] = clip.mel
     at, ids, kind, teacher_at, teacher_kind = columns(row.targets, 5)
     state, fed, wanted, place, spoken, answer, speak_teacher = columns(row.speak, 7)
     sequences = {
@@ -73,6 +77,7 @@ def to_arrays(row: Lists, shapes: Shapes, *, teacher: bool, frames: int, mels: i
         "audio_index": (tree.audio, shapes.tokens),
         "answer_ids": (tree.answers, shapes.tokens),
         "clip_frames": ([len(clip.mel) for clip in row.clips], shapes.clips),
+        "clip_start": (row.starts if shared else [], shapes.clips if shared else 0),
         "clip_emotion": ([clip.emotion for clip in row.clips], shapes.clips),
         "target_at": (at, shapes.targets),
         "target_ids": (ids, shapes.targets),

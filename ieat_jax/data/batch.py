@@ -31,10 +31,11 @@ class Batch:
     positions: Any  # [B, T] RoPE position
     segment_ids: Any  # [B, T] 0 = padding, 2n + 1 = dialogue n of the row, 2n + 2 = its speech system prompt
     branch_ids: Any  # [B, T] 0 = trunk
-    audio_index: Any  # [B, T] -1 = text, else c * A + a
+    audio_index: Any  # [B, T] -1 = text, else c * A + a, or a where the clips share a window
     answer_ids: Any  # [B, T] response tokens: number of the answer
-    mel: Any  # [B, C, F, M] float32
+    mel: Any  # [B, C, F, M] float32, or [B, 1, F, M] where the clips of a row share a window
     clip_frames: Any  # [B, C] 0 = no clip
+    clip_start: Any  # [B, C] frame of the row's window that a clip begins at; [B, 0]: each clip has a window of its own
     clip_emotion: Any  # [B, C] index into EMOTIONS
     target_at: Any  # [B, R] position in T whose state predicts the target
     target_ids: Any  # [B, R] token to predict

@@ -48,6 +48,15 @@ class TurnPlan:
 
 
 @dataclasses.dataclass(frozen=True)
+class AudioPlaces:
+    """How the audio positions of a row are counted."""
+
+    per_clip: int  # A, positions of a clip's own window
+    shared: bool = False  # all clips stand in one window
+    stride: int = 1  # frames of a position of the LLM, in a window that they share
+
+
+@dataclasses.dataclass(frozen=True)
 class LayoutOptions:
     """What a stage wants in its rows."""
 
@@ -61,9 +70,9 @@ class LayoutOptions:
 class _Row(Lists):
     """A row while it grows, turn by turn; what does not fit is taken back."""
 
-    def __init__(self, chat: ChatFormat, positions_per_clip: int, options: LayoutOptions, encode: Encode):
+    def __init__(self, chat: ChatFormat, places: AudioPlaces, options: LayoutOptions, encode: Encode):
         super().__init__()
-        self.chat, self.per_clip, self.options, self.encode = chat, positions_per_clip, options, encode
+        self.chat, self.places, self.options, self.encode = chat, places, options, encode
         self.num_branches = self.num_spoken = self.num_dialogues = 0
         self.system = range(0)  # places of Speak's system prompt of the dialogue that grows
 
@@ -79,9 +88,11 @@ class _Row(Lists):
         if plan.clip is None:
             turn_states = add_user(self.tree, chat, text=self._ids(plan.text))
         else:
-            clip = plan.clip.positions, len(self.clips) * self.per_clip
-            turn_states = add_user(self.tree, chat, clip=clip)
+            start = self.frames
+            first = start // self.places.stride if self.places.shared else len(self.clips) * self.places.per_clip
+            turn_states = add_user(self.tree, chat, clip=(plan.clip.positions, first))
             self.clips.append(plan.clip)
+            self.starts.append(start)
         add_user(self.teacher, chat, text=self._ids(plan.teacher_text))
         if not plan.supervised:
             return
@@ -100,6 +111,11 @@ class _Row(Lists):
         reply = [*self.encode(plan.response), *self.chat.response_close]
         self.tree.add(reply)
         self.teacher.add(reply)
+
+    @property
+    def frames(self) -> int:
+        """Frames that are taken of a window that the clips share."""
+        return self.starts[-1] + self.clips[-1].slot if self.clips else 0
 
     def mark(self) -> tuple[Any, ...]:
         """Where the row stands now, for `take_back`."""
@@ -235,6 +251,7 @@ class _Row(Lists):
             "teacher_tokens": len(self.teacher) if self.options.teacher else 0,
             "speak": len(self.speak),
             "groups": len(self.groups),
+            "frames": self.frames if self.places.shared else 0,
         }
 
     def too_large(self, shapes: Shapes) -> dict[str, int]:
@@ -262,18 +279,21 @@ def lay_out(
     frames: int,
     mels: int,
     positions_per_clip: int,
+    stride: int = 1,
     encode: Encode | None = None,
 ) -> tuple[Batch, list[int]]:
     """Dialogues -> (a row: a `Batch` without its first dimension, turns of each that are in it).
 
     A dialogue that does not fit into what is left keeps its first turns, perhaps none; the first dialogue keeps one at
-    least. `frames` = F, `mels` = M, `positions_per_clip` = A; `encode` = the tokenizer's, with a memory where texts are
+    least. `frames` = F, `mels` = M, `positions_per_clip` = A, `stride` = frames of a position
+    in a window that clips share; `encode` = the tokenizer's, with a memory where texts are
     asked for again.
 
     Raises:
         LayoutError: not even the first turn of the first dialogue fits; names the size and its config field.
     """
-    row = _Row(chat, positions_per_clip, options, encode or functools.cache(chat.tokenizer.encode))
+    places = AudioPlaces(positions_per_clip, bool(shapes.frames), stride)
+    row = _Row(chat, places, options, encode or functools.cache(chat.tokenizer.encode))
     counts: list[int] = []
     for turns in dialogues:
         if row.num_dialogues == 0:

@@ -13,6 +13,7 @@ REMAT_POLICIES = ("none", "dots", "attention", "full", "offload")
 ATTENTIONS = ("auto", "xla", "splash", "cudnn")
 LAYER_MIXES = ("learned", "last")
 ADAPTERS = ("goat", "mlp", "linear")
+PADDINGS = ("auto", "heard", "masked")
 
 
 ROPE_SCALING = Allowed(

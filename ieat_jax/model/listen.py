@@ -12,13 +12,13 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
 
+from ieat_jax.audio.logmel import FRAMES_PER_SECOND
 from ieat_jax.model.attention import Attention, Mix, attend, rope
 from ieat_jax.model.config import AdapterConfig, EncoderConfig, LLMConfig, ModelConfig, ModelConfigError
 from ieat_jax.model.layers import MLP, LayerNorm, Linear, Names, RMSNorm, constant, normal, stack, standardise
 from ieat_jax.model.llm import make_layers, recompute
 from ieat_jax.model.places import Places
 from ieat_jax.model.sharding import also, array_spec, check_divides, current_mesh, gather, lay, out_sharding
-from ieat_jax.model.sight import Sight
 
 SILENCE = -1.5  # Whisper's log-mel of digital silence: (log10(1e-10) + 4) / 4
 DYNAMIC_RANGE = 2.0  # 8 decades below the clip's maximum, in Whisper's scaling
@@ -121,7 +121,7 @@ class Encoder(nnx.Module):
         if slots is None:
             return x + gather(table[: x.shape[1]], (None, "embed"), x.dtype)
         offsets = jnp.minimum(clips.halved().offsets(x.shape[1]), len(table) - 1)  # silence may reach beyond
-        table = gather(table, (None, "embed"), x.dtype)
+        table = jnp.asarray(gather(table, (None, "embed"), x.dtype))
         return x + table.at[offsets].get(out_sharding=out_sharding(array_spec(x)))
 
     def last_state(self, x: jax.Array, mix: Mix, remat: str) -> jax.Array:
@@ -276,7 +276,7 @@ class Listen(nnx.Module):
             raise ModelConfigError(
                 "clips share a window (config.data.shapes.frames), which needs config.model.listen.padding='masked'"
             )
-        return Places(clip_frames, clip_start)
+        return Places(clip_frames, clip_start, round(self.config.listen.clip_seconds * FRAMES_PER_SECOND))
 
     def _nothing(self, mel: jax.Array, clip_frames: jax.Array) -> tuple[jax.Array, jax.Array]:
         positions = adapter_length(self.config.listen.adapter, mel.shape[2])

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from ieat_jax.config.sections import ObjectiveConfig, RunConfig
 from ieat_jax.data.batch import END_OF_TURN, NOT_SUPERVISED, RESPONSE, SEGMENT_KINDS, Batch
 from ieat_jax.errors import ConfigError
+from ieat_jax.model.listen import adapter_stride
 from ieat_jax.model.llm import pick_rows
 from ieat_jax.model.lora import strip_lora
 from ieat_jax.model.sight import Sight
@@ -67,10 +68,31 @@ def stage_of(config: RunConfig) -> Stage:
     stage = STAGES[config.stage]
     if stage.hears and not config.data.shapes.clips:
         raise ConfigError(f"config.data.shapes.clips: must be at least 1 in stage {config.stage}, which hears")
+    _check_window(config)
     if not any(getattr(config.objective, name) for name in stage.losses):
         names = ", ".join(f"config.objective.{name}" for name in stage.losses)
         raise ConfigError(f"stage {config.stage}: every loss is switched off; set one of {names} above 0")
     return stage
+
+
+def _check_window(config: RunConfig) -> None:
+    """Raise where clips are to share a window that they cannot share, which is known from the recipe alone.
+
+    Raises:
+        ConfigError: names the field.
+    """
+    frames, listen = config.data.shapes.frames, config.model.listen
+    stride = adapter_stride(listen.adapter)
+    if frames and not listen.masked:
+        raise ConfigError(
+            f"config.data.shapes.frames = {frames}: clips share a window, for which the encoder must see each alone; "
+            "set config.model.listen.padding='masked', or frames = 0"
+        )
+    if frames % stride:
+        raise ConfigError(
+            f"config.data.shapes.frames = {frames}: must be a multiple of {stride}, the frames of one position of the "
+            "LLM"
+        )
 
 
 def make_objective(config: RunConfig) -> tuple[Objective, Mapping[str, float]]:
@@ -109,7 +131,9 @@ def _check_computed(stage: str, factors: Mapping[str, float], parts: Parts, forw
 
 def hear(model: UnifiedModel, batch: Batch) -> Heard | None:
     """Listen's (audio [B, C, A, D], lengths [B, C]); None for a batch without clips."""
-    return model.listen(batch.mel, batch.clip_frames) if batch.mel.shape[1] else None
+    if not batch.mel.shape[1]:
+        return None
+    return model.listen(batch.mel, batch.clip_frames, batch.clip_start if batch.clip_start.shape[1] else None)
 
 
 def read(model: UnifiedModel, batch: Batch, heard: Heard | None) -> tuple[jax.Array, jax.Array]:
@@ -160,8 +184,14 @@ def attribute_part(model: UnifiedModel, batch: Batch, heard: Heard | None) -> Su
     if heard is None:
         raise ValueError("a batch without clips: there is no voice to read an emotion from")
     audio, lengths = heard
-    inside = (jnp.arange(audio.shape[2]) < lengths[..., None]).astype(jnp.float32)
-    sums = jnp.einsum("bca,bcad->bcd", inside, audio.astype(jnp.float32))
+    at = jnp.arange(audio.shape[2])
+    if batch.clip_start.shape[1]:
+        first = (batch.clip_start // adapter_stride(model.config.listen.adapter))[..., None]
+        inside = ((at >= first) & (at < first + lengths[..., None])).astype(jnp.float32)
+        sums = jnp.einsum("bca,bad->bcd", inside, audio[:, 0].astype(jnp.float32))
+    else:
+        inside = (at < lengths[..., None]).astype(jnp.float32)
+        sums = jnp.einsum("bca,bcad->bcd", inside, audio.astype(jnp.float32))
     states = sums / jnp.maximum(lengths, 1)[..., None]
     return class_loss(model.emotion.attribute(states), batch.clip_emotion)
 

@@ -94,6 +94,7 @@ class TurnMaker:
             frames=spec.frames,
             mels=spec.num_mels,
             positions_per_clip=spec.clip_positions(spec.frames),
+            stride=spec.stride,
         )
 
     def _clip(self, turn: Turn, record: Record, root: Path, supervised: bool) -> Clip:
@@ -101,7 +102,7 @@ class TurnMaker:
             raise LayoutError("no_audio", f"{record.dialogue_id}: turn {turn.turn_id} has no split_audio_file")
         mel = retried(lambda: self._mel(turn.audio, root), f"{record.dialogue_id}: turn {turn.turn_id}")
         emotion = EMOTIONS.index(turn.emotion) if supervised and turn.emotion in EMOTIONS else -1
-        return Clip(mel, self.spec.clip_positions(len(mel)), emotion)
+        return Clip(mel, self.spec.clip_positions(len(mel)), emotion, self.spec.clip_slot(len(mel)))
 
     def _load_mel(self, audio: str, root: Path) -> np.ndarray:
         waveform = read_audio(audio, max_seconds=self.spec.clip_seconds, root=root)

@@ -26,6 +26,7 @@ class Counts(NamedTuple):
     reply: np.ndarray
     positions: np.ndarray  # of the clip
     units: np.ndarray  # 0 = the reply is not spoken
+    slots: np.ndarray  # frames that the clip takes of a window that clips share
 
 
 class TurnSizes(NamedTuple):
@@ -72,6 +73,7 @@ def turn_sizes(counts: Counts, spec: RowSpec) -> TurnSizes:
             len(ones),
             tokens=around + heard,
             clips=ones if spec.user == "audio" else zeros,
+            frames=counts.slots if spec.shapes.frames else zeros,
             teacher_tokens=taught * (around + read),
         ),
         history=_columns(len(ones), tokens=history, teacher_tokens=taught * history),

@@ -19,6 +19,8 @@ class RowSpec:
     clip_seconds: float  # window of a clip
     num_mels: int
     clip_positions: Callable[[int], int]  # frames of a clip -> positions of the LLM that it takes
+    clip_slot: Callable[[int], int]  # frames of a clip -> frames that it takes of a window that clips share
+    stride: int  # frames of a position of the LLM
     shapes: Shapes
     options: LayoutOptions
     injection: InjectionConfig

@@ -34,13 +34,14 @@ class Tables:
     reply: np.ndarray  # [n] tokens
     positions: np.ndarray  # [n] of the clip; 0 for a reader of text
     units: np.ndarray  # [n]
+    slots: np.ndarray  # [n] frames of the clip in a window that clips share
     sentences: np.ndarray  # [n, slots, wordings, 2] tokens as first and as later sentence; 0 = absent
     broken: np.ndarray  # [n] turns that cannot be trained
     usable: np.ndarray  # records with a turn that can be
 
     def counts(self, at: np.ndarray, thought: np.ndarray, told: np.ndarray) -> Counts:
         """Counts of the turns `at`, with the tokens of the sentences that were drawn for them."""
-        return Counts(self.text[at], told, thought, self.reply[at], self.positions[at], self.units[at])
+        return Counts(self.text[at], told, thought, self.reply[at], self.positions[at], self.units[at], self.slots[at])
 
 
 def place(source: Source, record: Record) -> str:
@@ -80,7 +81,7 @@ def make_tables(source: Source, spec: RowSpec, quarantine: Quarantine) -> Tables
     count = functools.lru_cache(1 << 16)(lambda text: len(spec.chat.tokenizer.encode(text)))
     lengths = [len(record.turns) for record in source.records]
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    text, reply, positions, units = (np.zeros(offsets[-1], np.int64) for _ in range(4))
+    text, reply, positions, units, slots = (np.zeros(offsets[-1], np.int64) for _ in range(5))
     sentences = np.zeros((offsets[-1], len(SLOTS), WORDINGS, 2), np.int32)
     broken = np.zeros(offsets[-1], bool)
     for number, record in enumerate(source.records):
@@ -91,16 +92,15 @@ def make_tables(source: Source, spec: RowSpec, quarantine: Quarantine) -> Tables
             _count_sentences(sentences[at], record, index, spec, count)
             if spec.user == "audio" and turn.audio is not None:
                 try:
-                    positions[at] = _positions(
-                        turn.audio, source, spec, f"{place(source, record)}: turn {turn.turn_id}"
-                    )
+                    frames = _frames(turn.audio, source, spec, f"{place(source, record)}: turn {turn.turn_id}")
+                    positions[at], slots[at] = spec.clip_positions(frames), spec.clip_slot(frames)
                 except AudioError as error:
                     broken[at] = True
                     quarantine.note(record.dialogue_id, error.code, f"{place(source, record)}: {error}", source.name)
             for code, message in _lacks(turn, spec):
                 broken[at] = True
                 quarantine.note(record.dialogue_id, code, f"{place(source, record)}: {message}", source.name)
-    tables = Tables(offsets, text, reply, positions, units, sentences, broken, np.arange(0))
+    tables = Tables(offsets, text, reply, positions, units, slots, sentences, broken, np.arange(0))
     _note_long(tables, source, spec, quarantine)
     quarantine.check()
     usable = np.flatnonzero(np.add.reduceat(~broken, offsets[:-1]) > 0) if len(broken) else np.arange(0)
@@ -144,11 +144,11 @@ def _count_sentences(out: np.ndarray, record: Record, index: int, spec: RowSpec,
             out[SLOTS.index(slot), number] = count(sentence), count(later)
 
 
-def _positions(audio: str, source: Source, spec: RowSpec, what: str) -> int:
+def _frames(audio: str, source: Source, spec: RowSpec, what: str) -> int:
     def read() -> int:
         return count_samples(audio, max_seconds=spec.clip_seconds, root=source.audio_root)
 
-    return spec.clip_positions(clip_frames(retried(read, what), window_seconds=spec.clip_seconds))
+    return clip_frames(retried(read, what), window_seconds=spec.clip_seconds)
 
 
 def _lacks(turn: Turn, spec: RowSpec) -> Iterable[tuple[str, str]]:

@@ -19,7 +19,7 @@ from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import read_records
 from ieat_jax.errors import ConfigError
 from ieat_jax.model.config import ListenConfig
-from ieat_jax.model.listen import adapter_length
+from ieat_jax.model.listen import adapter_length, adapter_stride, slot_length
 from ieat_jax.objectives.stages import stage_of
 from ieat_jax.packing.rows import TurnMaker
 from ieat_jax.packing.spec import RowSpec
@@ -48,6 +48,7 @@ def row_shapes(config: RunConfig, options: LayoutOptions) -> Shapes:
         speak=shapes.speak if options.speech else 0,
         groups=shapes.groups if options.speech else 0,
         clips=shapes.clips if stage_of(config).hears else 0,
+        frames=shapes.frames if stage_of(config).hears else 0,
     )
 
 
@@ -59,6 +60,8 @@ def make_row_spec(config: RunConfig, listen: ListenConfig, chat: ChatFormat, *, 
         clip_seconds=listen.clip_seconds,
         num_mels=listen.encoder.num_mels,
         clip_positions=functools.partial(_positions, listen),
+        clip_slot=functools.partial(_slot, listen),
+        stride=adapter_stride(listen.adapter),
         shapes=row_shapes(config, options),
         options=options,
         injection=config.data.injection,
@@ -86,6 +89,10 @@ def check_shapes(spec: RowSpec) -> None:
         raise ConfigError(f"no dialogue fits into a row: of a turn without a word, {error}") from error
 
 
+def _slot(listen: ListenConfig, frames: int) -> int:
+    return int(slot_length(listen.adapter, frames))
+
+
 def _positions(listen: ListenConfig, frames: int) -> int:
     return int(adapter_length(listen.adapter, frames))
 
@@ -103,7 +110,7 @@ def evaluation_batches(run: Run, records: Path, audio_root: Path | None, *, batc
         user="audio",
         injection=dataclasses.replace(spec.injection, mode="explicit"),
         options=dataclasses.replace(spec.options, teacher=False, internalise=False, internalise_units=False),
-        shapes=dataclasses.replace(spec.shapes, teacher_tokens=0, clips=run.config.data.shapes.clips),
+        shapes=dataclasses.replace(spec.shapes, teacher_tokens=0, clips=run.config.data.shapes.clips, frames=0),
     )
     identity = None if run.codec is None else run.codec.identity()
     quarantine = Quarantine(max_share=1.0, path=None)

@@ -22,6 +22,7 @@ from ieat_jax.audio.logmel import log_mel
 from ieat_jax.model.config import AdapterConfig, EncoderConfig, ListenConfig, LLMConfig, ModelConfig, ModelConfigError
 from ieat_jax.model.listen import Listen, adapter_length, fill_silence
 from ieat_jax.model.names import map_named, named_leaves
+from ieat_jax.model.places import Places
 from ieat_jax.model.sharding import MESH_AXES, make_mesh, put
 
 WIDTH, HEADS, LAYERS, FRAMES, MELS = 16, 4, 3, 100, 8
@@ -316,7 +317,7 @@ def test_padding_is_the_log_mel_of_silence():
     waveform = np.random.default_rng(0).normal(0, 0.1, 4000).astype(np.float32)
     for audio, count in ((waveform, 27), (waveform * 1e-4, 27), (waveform * 0, 0)):
         mel = log_mel(audio, num_mels=MELS, window_seconds=0.5)  # the 27th frame is the last that touches the audio
-        np.testing.assert_allclose(fill_silence(mel[None], np.array([count]))[0], mel, atol=1e-5)
+        np.testing.assert_allclose(fill_silence(mel[None], Places(np.array([count])))[0], mel, atol=1e-5)
 
 
 def test_a_batch_without_clips_is_empty():
