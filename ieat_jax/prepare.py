@@ -5,10 +5,11 @@
     python -m ieat_jax.prepare units --records data/demo/*.jsonl --codec data/codec --out data/units
     python -m ieat_jax.prepare tokenizer --records data/demo/*.jsonl --out data/tokenizer
     python -m ieat_jax.prepare check --records data/units/train.jsonl --audio-root data/demo
-    python -m ieat_jax.prepare emodb --source emodb/wav --out data/emodb
+    python -m ieat_jax.prepare import --list
+    python -m ieat_jax.prepare import emodb emodb/wav --out data/emodb
     python -m ieat_jax.prepare responses --records data/emodb/*.jsonl --llm HF_FOLDER --out data/answered
 
-Exit codes: 0 done, 1 more bad records than accepted, 2 wrong arguments or unusable input.
+Exit codes: 0 done, 1 more bad records or labels than accepted, 2 wrong arguments or unusable input.
 """
 
 import argparse
@@ -21,7 +22,9 @@ from pathlib import Path
 
 from ieat_jax.cli import exit_with, parser_of, path_argument
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
+from ieat_jax.data.understood import LabelError
 from ieat_jax.errors import UserError
+from ieat_jax.importers import command as importing
 
 QUARANTINE_FILE = "quarantine.jsonl"
 JOURNAL_FILE = "encoded.partial.jsonl"
@@ -36,15 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--hours", type=float, default=1.0, help="of distinct audio (default: 1)")
     demo.add_argument("--text-dialogues", type=int, default=4000, help="dialogues without audio (default: 4000)")
     demo.add_argument("--workers", type=int, help="processes that speak (default: all cores)")
-    emodb = commands.add_parser("emodb", help="records of Emo-DB, split by speaker")
-    emodb.add_argument("--source", required=True, type=path_argument, help="folder of the wav files")
-    emodb.add_argument("--out", required=True, type=path_argument, help="folder for train, validation and test.jsonl")
-    emodb.add_argument(
-        "--text",
-        choices=("de", "en"),
-        default="de",
-        help="words as spoken, or in English for an English LLM (default: de)",
-    )
+    imported = commands.add_parser("import", help="records of a corpus that others made; --list names them")
+    importing.add_arguments(imported)
     responses = commands.add_parser("responses", help="an LLM's own replies for turns that have none")
     _records(responses, several=True, audio=False)
     responses.add_argument("--llm", required=True, help="package:NAME, gguf:FILE or a Hugging Face folder")
@@ -125,18 +121,6 @@ def demo(arguments: argparse.Namespace) -> int:
         print(f"{split}: {figures['dialogues']} dialogues, {figures['turns']} turns, {minutes:.1f} min")
     hours, seconds = summary["hours"], time.perf_counter() - started
     print(f"wrote {arguments.out}: {hours:.2f} h of distinct audio in {seconds:.0f} s; see its README.md")
-    return 0
-
-
-def emodb(arguments: argparse.Namespace) -> int:
-    """`prepare emodb`."""
-    from ieat_jax.data.records import write_records
-    from ieat_jax.preparation.importers.emodb import import_emodb
-
-    for split, records in import_emodb(arguments.source, text=arguments.text).items():
-        path = arguments.out / f"{split}.jsonl"
-        print(f"wrote {path}: {write_records(path, records)} recordings")
-    print(f"their audio paths start from {arguments.source}: give it as --audio-root")
     return 0
 
 
@@ -269,7 +253,7 @@ def check(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: there is no such stage, or the records cannot be read.
     """
-    from ieat_jax.data.understood import LabelError, Labels
+    from ieat_jax.data.understood import Labels
     from ieat_jax.preparation.usable import NEEDS, Usable
     from ieat_jax.preparation.validate import ALWAYS_FATAL, check_manifest
 
@@ -313,12 +297,12 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     arguments = _parser().parse_args(argv)
     command = {
-        "demo": demo, "emodb": emodb, "responses": responses, "codec": codec, "units": units, "tokenizer": tokenizer,
-        "check": check,
+        "demo": demo, "import": importing.run, "responses": responses, "codec": codec, "units": units,
+        "tokenizer": tokenizer, "check": check,
     }[arguments.command]  # fmt: skip
     try:
         return command(arguments)
-    except QuarantineError as error:
+    except (QuarantineError, LabelError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
