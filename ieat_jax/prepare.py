@@ -7,6 +7,7 @@
     python -m ieat_jax.prepare check --records data/units/train.jsonl --audio-root data/demo
     python -m ieat_jax.prepare import --list
     python -m ieat_jax.prepare import emodb emodb/wav --out data/emodb
+    python -m ieat_jax.prepare speak data/reccon/train.jsonl --out data/spoken
     python -m ieat_jax.prepare responses --records data/emodb/*.jsonl --llm HF_FOLDER --out data/answered
 
 Exit codes: 0 done, 1 more bad records or labels than accepted, 2 wrong arguments or unusable input.
@@ -25,6 +26,7 @@ from ieat_jax.data.quarantine import Quarantine, QuarantineError
 from ieat_jax.data.understood import LabelError
 from ieat_jax.errors import UserError
 from ieat_jax.importers import command as importing
+from ieat_jax.preparation import speak
 
 QUARANTINE_FILE = "quarantine.jsonl"
 JOURNAL_FILE = "encoded.partial.jsonl"
@@ -52,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     responses.add_argument("--max-tokens", type=int, default=24, help="longest reply (default: 24)")
     _share(responses)
+    speak.add_arguments(commands.add_parser("speak", help="speak dialogues that are text alone"))
     codec = commands.add_parser("codec", help="train a unit codec on the replies of records (one speaker)")
     _records(codec, several=False)
     codec.add_argument("--out", required=True, type=path_argument, help="folder of the codec")
@@ -147,6 +150,15 @@ def responses(arguments: argparse.Namespace) -> int:
     print(f"{prompts} distinct prompts answered in {time.perf_counter() - started:.0f} s")
     _report(quarantine)
     return 0
+
+
+def spoken(arguments: argparse.Namespace) -> int:
+    """`prepare speak`."""
+    targets = _targets(arguments.records, arguments.out)
+    quarantine = Quarantine(arguments.max_bad_share, arguments.out / QUARANTINE_FILE)
+    code = speak.run(arguments, targets, quarantine)
+    _report(quarantine)
+    return code
 
 
 def codec(arguments: argparse.Namespace) -> int:
@@ -298,7 +310,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     command = {
         "demo": demo, "import": importing.run, "responses": responses, "codec": codec, "units": units,
-        "tokenizer": tokenizer, "check": check,
+        "tokenizer": tokenizer, "check": check, "speak": spoken,
     }[arguments.command]  # fmt: skip
     try:
         return command(arguments)

@@ -48,9 +48,9 @@ def find(place: Place) -> Iterator[Found | Refused]:
                 yield Refused((name,), refusal.code, f"{name}: {refusal.message}")
     place.notes.append(
         f"{counts['utterances']} utterances; {counts['causes']} turns of the user with a cause: {counts['quotes']} "
-        f"quotes, {counts['moved']} of them in another turn than annotated; left out: {counts['outside']} outside of the "
-        f"dialogue, {counts['opening']} before the user speaks, {counts['later']} in a later turn, {counts['nowhere']} "
-        f"found nowhere; {counts['others']} causes are on the side of the replies"
+        f"quotes, {counts['moved']} of them in another turn than annotated; left out: {counts['outside']} outside of "
+        f"the dialogue, {counts['opening']} before the user speaks, {counts['later']} in a later turn, "
+        f"{counts['nowhere']} found nowhere; {counts['others']} causes are on the side of the replies"
     )
 
 
