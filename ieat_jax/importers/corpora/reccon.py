@@ -100,11 +100,24 @@ def _record(name: str, said: list[dict], first: str, second: bool, counts: Count
     for number, one in enumerate(said, 1):
         if EVIDENCE in one and where.get(number, (0, ""))[1] == "text":
             counts["causes"] += 1
-            turns[where[number][0] - 1]["ieat"]["cause"] = _cause(one, number, said, where, counts)
+            ours = turns[where[number][0] - 1]["ieat"]
+            ours["cause"] = _joined(ours.get("cause"), _cause(one, number, said, where, counts))
         elif EVIDENCE in one:
             counts["others"] += 1
     meta: dict[str, Any] = {"language": "en"} | ({"opening": " ".join(opening)} if opening else {})
     return {"dialogue_id": name, "turns": turns, "ieat_meta": meta}
+
+
+def _joined(first: dict[str, Any] | None, second: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The causes of two utterances that share a turn, as one."""
+    if first is None or second is None:
+        return first or second
+    evidence = [*first["evidence"], *(item for item in second["evidence"] if item not in first["evidence"])]
+    return {**second, **first, "evidence": evidence, "text": _text(evidence)}
+
+
+def _text(evidence: list[dict[str, Any]]) -> str:
+    return "; ".join(dict.fromkeys(item["quote"] for item in evidence))
 
 
 def _cause(
@@ -134,11 +147,7 @@ def _cause(
             counts["quotes"] += 1
     if not evidence:
         return None
-    cause = {
-        "text": "; ".join(dict.fromkeys(item["quote"] for item in evidence)),
-        "evidence": evidence,
-        "source": "human",
-    }
+    cause = {"text": _text(evidence), "evidence": evidence, "source": "human"}
     return cause | {key: one[key] for key in ("type", "explanation") if key in one}
 
 
