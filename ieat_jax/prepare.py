@@ -26,6 +26,7 @@ from ieat_jax.data.quarantine import Quarantine, QuarantineError
 from ieat_jax.data.understood import LabelError
 from ieat_jax.errors import UserError
 from ieat_jax.importers import command as importing
+from ieat_jax.importers import export
 from ieat_jax.preparation import speak
 
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--workers", type=int, help="processes that speak (default: all cores)")
     imported = commands.add_parser("import", help="records of a corpus that others made; --list names them")
     importing.add_arguments(imported)
+    export.add_arguments(commands.add_parser("export", help="records of HumDial as its own lists again"))
     responses = commands.add_parser("responses", help="an LLM's own replies for turns that have none")
     _records(responses, several=True, audio=False)
     responses.add_argument("--llm", required=True, help="package:NAME, gguf:FILE or a Hugging Face folder")
@@ -310,7 +312,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     command = {
         "demo": demo, "import": importing.run, "responses": responses, "codec": codec, "units": units,
-        "tokenizer": tokenizer, "check": check, "speak": spoken,
+        "tokenizer": tokenizer, "check": check, "speak": spoken, "export": export.run,
     }[arguments.command]  # fmt: skip
     try:
         return command(arguments)
