@@ -132,14 +132,16 @@ class Place:
         """A path as records have it: relative to the audio root, with forward slashes.
 
         Args:
-            path: as a list of the corpus names it. A relative one starts from `base`, then from the audio root.
+            path: as a list of the corpus names it. A relative one starts from `base`, else from the folder of the
+                corpus, else from the audio root.
             base: a folder below that of the corpus.
 
         Raises:
             Refusal: there is no such file, or it lies outside of the audio root.
         """
         given = Path(str(path).replace("\\", "/"))
-        tried = [given] if given.is_absolute() else [self.folder / base / given, self.audio_root / given]
+        folders = (self.folder / base, self.folder, self.audio_root)
+        tried = [given] if given.is_absolute() else [folder / given for folder in folders]
         file = next((each for each in tried if each.is_file()), None)
         if file is None:
             raise Refusal("missing", f"there is no file {path}")
