@@ -64,7 +64,9 @@ def test_every_flag_that_names_a_file_or_folder_reads_a_path():
     texts = {
         "train": {"--config"}, "compile_check": {"--config", "--topology"}, "generate": {"--audio", "--text"},
         "evaluate": {"report --runs", "report --title"},
-        "prepare": {"check --stage", "responses --llm", "responses --system-text"},
+        "prepare": {
+            "check --stage", "responses --llm", "responses --system-text", "import --option", "speak --command",
+        },
         "export": {"--dtype"},
     }  # fmt: skip
     paths = 0
@@ -93,6 +95,12 @@ def test_every_flag_that_names_a_file_or_folder_reads_a_path():
         ["prepare", "check", "--records", "x.jsonl", "--audio-root", ADDRESS],
         ["prepare", "units", "--records", "x.jsonl", f"{ADDRESS}/y.jsonl", "--codec", "c", "--out", "o"],
         ["prepare", "responses", "--records", "x.jsonl", "--out", "o", "--llm", ADDRESS],
+        ["prepare", "import", "emodb", ADDRESS, "--out", "o"],
+        ["prepare", "import", "emodb", ".", "--out", ADDRESS],
+        ["prepare", "import", "emodb", ".", "--out", "o", "--audio-root", ADDRESS],
+        ["prepare", "speak", ADDRESS, "--out", "o"],
+        ["prepare", "speak", "x.jsonl", "--out", ADDRESS],
+        ["prepare", "export", ADDRESS, "--out", "o"],
     ],
     ids=" ".join,
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
 import soundfile
 
 from ieat_jax.importers.corpus import CorpusError, Place, Refusal
+from ieat_jax.storage import local_path
 
 TOLERANCE = 0.01  # seconds by which a part that is meant to be the whole may differ from it
 OPTION = ("", "a folder inside of FOLDER that parts of recordings are written to, as FLAC")
@@ -24,11 +26,11 @@ def part_of(
 ) -> str:
     """The path of a part of a recording, as records have it: the recording where that is all of it, else a new file.
 
-    The file is written once; the same part has the same name and bytes.
+    The file is written once; the same part of the same recording has the same name and bytes.
 
     Args:
         place: whose option `parts` names the folder for files.
-        name: of the part, unique.
+        name: of the part.
         recording: its path, as a list names it.
         base: folder below that of the corpus that it starts from.
         start: seconds.
@@ -38,6 +40,7 @@ def part_of(
     Raises:
         Refusal: it is only a part, and no folder is named; or the recording cannot be read there.
         CorpusError: the folder lies outside of the corpus, or cannot be written.
+        StorageError: it is an address.
     """
     whole = place.audio(recording, base)
     file = place.audio_root / whole
@@ -58,10 +61,13 @@ def part_of(
         raise Refusal("no_channel", f"{what}, which has {info.channels}")
     if not place.options["parts"]:
         raise Refusal("part", f"{what}: give a folder for such parts as --option parts=parts")
-    target = place.folder / place.options["parts"] / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}.flac"
+    first, last = round(start * info.samplerate), min(round(until * info.samplerate), info.frames)
+    # Of utterances that are named alike in two lists each has its own: the name holds what it was cut from.
+    cut = hashlib.sha256(f"{whole}\0{first}\0{last}\0{channel}".encode()).hexdigest()[:12]
+    folder = place.folder / local_path(place.options["parts"], "--option parts")
+    target = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:80]}-{cut}.flac"
     if not target.resolve().is_relative_to(place.folder.resolve()):
         raise CorpusError(f"--option parts={place.options['parts']}: has to lie inside of {place.folder}")
-    first, last = round(start * info.samplerate), min(round(until * info.samplerate), info.frames)
     _write(file, target, first, last, channel)
     return place.audio(target)
 

@@ -186,7 +186,7 @@ def speak_lines(
             if error is not None:
                 failed[line] = error
             if number % 500 == 0 or number == len(open_lines):
-                print(f"{number} of {len(open_lines)} utterances spoken", file=sys.stderr)
+                print(f"{number - len(failed)} of {len(open_lines)} utterances spoken", file=sys.stderr)
     return failed
 
 

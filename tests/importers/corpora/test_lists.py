@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -161,19 +162,35 @@ def test_kaldi_segments(tmp_path, capsys):
         "bad": "not_a_row",
     }  # fmt: skip
     records = imported("kaldi", folder, tmp_path, "--option", "parts=parts", *bad)
-    assert {name: record.turns[0].audio for name, record in records.items()} == {
-        "a": "parts/a.flac", "b": "parts/b.flac", "all": "rec.wav",
-    }  # fmt: skip
+    paths = {name: record.turns[0].audio for name, record in records.items()}
+    assert paths["all"] == "rec.wav"
+    assert re.fullmatch(r"parts/a-\w{12}\.flac", paths["a"])
     whole, _ = soundfile.read(folder / "rec.wav", dtype="int16")
-    part, rate = soundfile.read(folder / "parts/b.flac", dtype="int16")
+    part, rate = soundfile.read(folder / paths["b"], dtype="int16")
     assert rate == 8_000
     np.testing.assert_array_equal(part, whole[4_000:10_000])
-    before = (folder / "parts/b.flac").stat().st_mtime_ns
+    before = (folder / paths["b"]).stat().st_mtime_ns
     imported("kaldi", folder, tmp_path, "--option", "parts=parts", *bad)
-    assert (folder / "parts/b.flac").stat().st_mtime_ns == before
+    assert (folder / paths["b"]).stat().st_mtime_ns == before
     assert "no segment is of lonely" in capsys.readouterr().out
     with pytest.raises(UserError, match="has to lie inside of"):
         imported("kaldi", folder, tmp_path, "--option", "parts=../elsewhere", *bad)
+    with pytest.raises(UserError, match=r"--option parts gs://b/parts: files cannot be read from or written to gs://"):
+        imported("kaldi", folder, tmp_path, "--option", "parts=gs://b/parts", *bad)
+    assert not (folder / "gs:").exists()
+
+
+def test_parts_of_the_same_name_are_kept_apart(tmp_path):
+    folder = tmp_path / "data"
+    for split, words in (("train", "你好"), ("test", "再见")):
+        tree(folder / split, {"wav.scp": "rec rec.wav\n", "segments": f"one rec 0 0.5\n{words} rec 0.5 1\n"})
+        sound(folder / split / "rec.wav", seconds=2.0, rate=8_000)
+    records = imported("kaldi", folder, tmp_path, "--option", "parts=parts")
+    assert sorted(records) == ["test/one", "test/再见", "train/one", "train/你好"]
+    for name, record in records.items():
+        whole, _ = soundfile.read(folder / name.partition("/")[0] / "rec.wav", dtype="int16")
+        part, _ = soundfile.read(folder / record.turns[0].audio, dtype="int16")
+        np.testing.assert_array_equal(part, whole[:4_000] if name.endswith("one") else whole[4_000:8_000])
 
 
 def test_kaldi_with_a_key_that_stands_twice(tmp_path):
