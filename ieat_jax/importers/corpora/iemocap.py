@@ -40,7 +40,7 @@ def find(place: Place) -> Iterator[Found | Refused]:
             session=session,
             dialogue=fields["dialogue"],
         )
-        record["turns"][0]["ieat"] |= {"valence_activation_dominance": rated}
+        record["turns"][0]["valence_activation_dominance"] = rated
         return Found(record, (path,), held_out(str(session), validation=("4",), test=("5",)))
 
     return by_name(

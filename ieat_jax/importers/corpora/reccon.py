@@ -100,8 +100,10 @@ def _record(name: str, said: list[dict], first: str, second: bool, counts: Count
     for number, one in enumerate(said, 1):
         if EVIDENCE in one and where.get(number, (0, ""))[1] == "text":
             counts["causes"] += 1
-            ours = turns[where[number][0] - 1]["ieat"]
-            ours["cause"] = _joined(ours.get("cause"), _cause(one, number, said, where, counts))
+            turn = turns[where[number][0] - 1]
+            turn["ieat"]["cause"] = _joined(turn["ieat"].get("cause"), _cause(one, number, said, where, counts))
+            if further := {key: one[key] for key in ("type", "explanation") if key in one}:
+                turn.setdefault("reccon", []).append(further)
         elif EVIDENCE in one:
             counts["others"] += 1
     meta: dict[str, Any] = {"language": "en"} | ({"opening": " ".join(opening)} if opening else {})
@@ -113,7 +115,7 @@ def _joined(first: dict[str, Any] | None, second: dict[str, Any] | None) -> dict
     if first is None or second is None:
         return first or second
     evidence = [*first["evidence"], *(item for item in second["evidence"] if item not in first["evidence"])]
-    return {**second, **first, "evidence": evidence, "text": _text(evidence)}
+    return {**first, "evidence": evidence, "text": _text(evidence)}
 
 
 def _text(evidence: list[dict[str, Any]]) -> str:
@@ -140,15 +142,13 @@ def _cause(
             continue
         at = place if place in holding else max(holding)
         counts["moved"] += at != place
-        turn_id, key = where[at]
-        item = {"turn_id": turn_id, "quote": shown} | ({} if key == "text" else {"key": key})
+        item = {"turn_id": where[at][0], "quote": shown}
         if item not in evidence:
             evidence.append(item)
             counts["quotes"] += 1
     if not evidence:
         return None
-    cause = {"text": _text(evidence), "evidence": evidence, "source": "human"}
-    return cause | {key: one[key] for key in ("type", "explanation") if key in one}
+    return {"text": _text(evidence), "evidence": evidence, "source": "human"}
 
 
 CORPUS = Corpus(

@@ -105,7 +105,7 @@ def test_iemocap(tmp_path, capsys):
     man = found["Ses01F_impro01_M001"]
     assert (man.speaker, man.turns[0].raw_emotion, man.turns[0].emotion_source) == ("iemocap_Ses01M", "fru", "human")
     assert man.turns[0].text == "Didn’t you hear?"
-    assert man.turns[0].raw["ieat"]["valence_activation_dominance"] == [2.0, 3.0, 2.5]
+    assert man.turns[0].raw["valence_activation_dominance"] == [2.0, 3.0, 2.5]
     assert found["Ses05M_script01_1b_M013"].raw["ieat_meta"]["split"] == "test"
     assert set_aside(tmp_path) == {wavs.format("F002"): "no_label"}
     said = capsys.readouterr().out
@@ -147,11 +147,10 @@ def test_reccon(tmp_path, capsys):
     assert first.cause.text == "lost my keys."
     assert first.cause.evidence == ((1, "lost my keys."),)
     assert first.cause.source == "human"
-    assert first.raw["ieat"]["cause"]["explanation"] == "why not"
+    assert first.raw["reccon"] == [{"type": ["inter-personal"], "explanation": "why not"}]
     # Two utterances share a turn; what the second one names stands in a later one.
     assert second.emotion == "happy"
     assert second.cause.evidence == ((1, "Look in the red bag."), (1, "red bag."))
-    assert second.raw["ieat"]["cause"]["evidence"][0]["key"] == "response_text"
     assert third.cause is None
     said = capsys.readouterr().out
     assert "1 dialogues = 1 accepted + 0 quarantined" in said
