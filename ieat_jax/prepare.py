@@ -9,6 +9,7 @@
     python -m ieat_jax.prepare import emodb emodb/wav --out data/emodb
     python -m ieat_jax.prepare speak data/reccon/train.jsonl --out data/spoken
     python -m ieat_jax.prepare responses --records data/emodb/*.jsonl --llm HF_FOLDER --out data/answered
+    python -m ieat_jax.prepare attribute data/spoken/train.jsonl --llm http://localhost:8000/v1 --model M --out data/why
 
 Exit codes: 0 done, 1 more bad records or labels than accepted, 2 wrong arguments or unusable input.
 """
@@ -28,6 +29,8 @@ from ieat_jax.errors import UserError
 from ieat_jax.importers import command as importing
 from ieat_jax.importers import export
 from ieat_jax.preparation import speak
+from ieat_jax.preparation.asking import command as asking
+from ieat_jax.preparation.attribution import command as attribution
 
 QUARANTINE_FILE = "quarantine.jsonl"
 JOURNAL_FILE = "encoded.partial.jsonl"
@@ -47,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_arguments(commands.add_parser("export", help="records of HumDial as its own lists again"))
     responses = commands.add_parser("responses", help="an LLM's own replies for turns that have none")
     _records(responses, several=True, audio=False)
-    responses.add_argument("--llm", required=True, help="package:NAME, gguf:FILE or a Hugging Face folder")
+    asking.add_arguments(responses)
     responses.add_argument("--out", required=True, type=path_argument, help="folder for files of the same names")
     responses.add_argument(
         "--system-text",
@@ -56,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     responses.add_argument("--max-tokens", type=int, default=24, help="longest reply (default: 24)")
     _share(responses)
+    attribution.add_arguments(
+        commands.add_parser("attribute", help="emotions, causes and styles that nobody annotated, asked of an LLM")
+    )
     speak.add_arguments(commands.add_parser("speak", help="speak dialogues that are text alone"))
     codec = commands.add_parser("codec", help="train a unit codec on the replies of records (one speaker)")
     _records(codec, several=False)
@@ -132,7 +138,7 @@ def demo(arguments: argparse.Namespace) -> int:
 def responses(arguments: argparse.Namespace) -> int:
     """`prepare responses`."""
     from ieat_jax.data.records import read_records, write_records
-    from ieat_jax.preparation.responses import add_responses, text_generator
+    from ieat_jax.preparation.responses import add_responses, first_prompts
     from ieat_jax.text.checks import check_text
 
     started = time.perf_counter()
@@ -140,10 +146,17 @@ def responses(arguments: argparse.Namespace) -> int:
     targets = _targets(arguments.records, arguments.out)
     quarantine = Quarantine(arguments.max_bad_share, arguments.out / QUARANTINE_FILE)
     read = {path: read_records(path, quarantine=quarantine) for path in arguments.records}
-    generator = text_generator(arguments.llm, arguments.system_text, max_response=arguments.max_tokens)
     everything = [record for records in read.values() for record in records]
     quarantine.expect(len(everything))
-    answered, prompts = add_responses(everything, generator, f"model:{arguments.llm}", quarantine)
+    llm = asking.open_llm(arguments, arguments.system_text, arguments.max_tokens)
+    print(llm.forecast(first_prompts(everything), arguments.price))
+    if arguments.dry_run:
+        return 0
+    try:
+        answered, prompts = add_responses(everything, llm, f"model:{llm.model}", quarantine)
+    finally:
+        llm.close()
+    print(llm.account(arguments.price))
     quarantine.check()
     values = iter(answered)
     for path, records in read.items():
@@ -161,6 +174,11 @@ def spoken(arguments: argparse.Namespace) -> int:
     code = speak.run(arguments, targets, quarantine)
     _report(quarantine)
     return code
+
+
+def attribute(arguments: argparse.Namespace) -> int:
+    """`prepare attribute`."""
+    return attribution.run(arguments, _targets(arguments.records, arguments.out), QUARANTINE_FILE)
 
 
 def codec(arguments: argparse.Namespace) -> int:
@@ -313,6 +331,7 @@ def main(argv: list[str] | None = None) -> int:
     command = {
         "demo": demo, "import": importing.run, "responses": responses, "codec": codec, "units": units,
         "tokenizer": tokenizer, "check": check, "speak": spoken, "export": export.run,
+        "attribute": attribute,
     }[arguments.command]  # fmt: skip
     try:
         return command(arguments)

@@ -27,6 +27,7 @@ from ieat_jax.interop.families.llm import load_llm
 from ieat_jax.model.config import ListenConfig, ModelConfig, SpeakConfig
 from ieat_jax.model.names import map_named
 from ieat_jax.model.unified import build_model
+from ieat_jax.preparation.asking.recorded import AskError, Recorded
 from ieat_jax.text.chat import ChatFormat
 
 _Key = tuple[tuple[str, str | None], ...]  # (words, reply) of every turn
@@ -57,8 +58,21 @@ def told(record: Record, index: int) -> str:
     return f"{record.turns[index].text} ({known})" if known else record.turns[index].text
 
 
+def first_prompts(records: Sequence[Record]) -> list[tuple[UserTurn, ...]]:
+    """A prompt for every turn that has no reply, with dots where replies that are not there yet will stand: for guesses."""
+    found = []
+    for record in records:
+        history: tuple[UserTurn, ...] = ()
+        for index in range(len(record.turns)):
+            turn = UserTurn(text=told(record, index))
+            if not _said(record, index):
+                found.append((*history, turn))
+            history = (*history, turn.answered(_said(record, index) or "..."))
+    return found
+
+
 def add_responses(
-    records: Sequence[Record], generator: Generator, source: str, quarantine: Quarantine | None = None
+    records: Sequence[Record], generator: Generator | Recorded, source: str, quarantine: Quarantine | None = None
 ) -> tuple[list[dict[str, Any] | None], int]:
     """(JSON objects of the records with a reply to every turn that had none, distinct prompts that were answered).
 
@@ -82,7 +96,7 @@ def add_responses(
         }
         open_turns = {_key(turns): turns for number, turns in asked.items() if not _said(records[number], index)}
         new = {key: turns for key, turns in open_turns.items() if key not in answers}
-        for key, reply in zip(new, _replies(generator, list(new.values())), strict=True):
+        for key, reply in zip(new, replies(generator, list(new.values())), strict=True):
             if not isinstance(reply, UserError) and not reply.text:
                 reply = UserError(f"{source} answers nothing to {new[key][-1].text!r}; use another LLM or system text")
             if isinstance(reply, UserError) and quarantine is None:
@@ -102,17 +116,23 @@ def add_responses(
     return values, sum(not isinstance(answer, UserError) for answer in answers.values())
 
 
-def _replies(generator: Generator, dialogues: list[tuple[UserTurn, ...]]) -> list[Reply | UserError]:
-    """A reply to each, or what is wrong with it: where all together fail, each is asked on its own."""
+def replies(generator: Generator | Recorded, dialogues: list[tuple[UserTurn, ...]]) -> list[Reply | UserError]:
+    """A reply to each, or what is wrong with it: where all together fail, each is asked on its own.
+
+    Raises:
+        AskError: nothing can be asked any more.
+    """
     if not dialogues:
         return []
     try:
         return list(generator.reply(dialogues, think=False))
+    except AskError:
+        raise
     except UserError as error:
         if len(dialogues) == 1:
             return [error]
     middle = len(dialogues) // 2
-    return [*_replies(generator, dialogues[:middle]), *_replies(generator, dialogues[middle:])]
+    return [*replies(generator, dialogues[:middle]), *replies(generator, dialogues[middle:])]
 
 
 def _whole_sentences(reply: Reply) -> str:
