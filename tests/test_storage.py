@@ -66,6 +66,8 @@ def test_every_flag_that_names_a_file_or_folder_reads_a_path():
         "evaluate": {"report --runs", "report --title"},
         "prepare": {
             "check --stage", "responses --llm", "responses --system-text", "import --option", "speak --command",
+            *(f"{command} {flag}" for command in ("responses", "attribute")
+              for flag in ("--llm", "--model", "--key-variable", "--extra")),
         },
         "export": {"--dtype"},
     }  # fmt: skip
@@ -101,6 +103,9 @@ def test_every_flag_that_names_a_file_or_folder_reads_a_path():
         ["prepare", "speak", ADDRESS, "--out", "o"],
         ["prepare", "speak", "x.jsonl", "--out", ADDRESS],
         ["prepare", "export", ADDRESS, "--out", "o"],
+        ["prepare", "attribute", ADDRESS, "--out", "o", "--llm", "package:x"],
+        ["prepare", "attribute", "x.jsonl", "--out", ADDRESS, "--llm", "package:x"],
+        ["prepare", "responses", "--records", "x.jsonl", "--out", "o", "--llm", "x", "--answers", ADDRESS],
     ],
     ids=" ".join,
 )

@@ -59,7 +59,7 @@ def told(record: Record, index: int) -> str:
 
 
 def first_prompts(records: Sequence[Record]) -> list[tuple[UserTurn, ...]]:
-    """A prompt for every turn that has no reply, with dots where replies that are not there yet will stand: for guesses."""
+    """A prompt for every turn that has no reply, with dots for replies that are not there yet: to guess the cost."""
     found = []
     for record in records:
         history: tuple[UserTurn, ...] = ()

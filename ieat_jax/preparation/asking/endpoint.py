@@ -70,7 +70,11 @@ class Endpoint:
         self._stop = threading.Event()
 
     def each(self, dialogues: Sequence[Dialogue]) -> Iterator[tuple[int, Answer | UserError]]:
-        """As `Asked.each`. Answers that are on their way when another question ends everything are still given."""
+        """As `Asked.each`. Answers that are on their way when another question ends everything are still given.
+
+        Raises:
+            AskError: the address, the model or the key is wrong, or nobody answers there.
+        """
         self._stop.clear()
         final: AskError | None = None
         with ThreadPoolExecutor(self.workers) as pool:

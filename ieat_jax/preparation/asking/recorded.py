@@ -160,7 +160,8 @@ class Recorded:
         return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
     def _tokens(self, dialogue: Dialogue) -> int:
-        texts = [self._system_text, *(text for turn in dialogue for text in (turn.text, turn.response or ""))]
+        said = [text for turn in dialogue for text in (turn.text, turn.response) if text is not None]
+        texts = [self._system_text, *said] if self._system_text else said
         return sum(len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN + OVERHEAD for text in texts)
 
 

@@ -43,24 +43,15 @@ def read_answer(
 
     None is said of a cause or an intensity that there is none. A cause has `text` and `evidence`.
     """
-    try:
-        value = _object(text)
-    except Wrong as wrong:
-        return {}, dict.fromkeys(fields, wrong)
+    value = _object(text)
+    if value is None:
+        return {}, dict.fromkeys(fields, Wrong("no_json", "holds no JSON object"))
     good: dict[str, Any] = {}
     bad: dict[str, Wrong] = {}
     feels = record.turns[index].emotion
     for field in fields:
         try:
-            if field not in value:
-                raise Wrong("missing", f'has no key "{field}"')
-            given = value[field]
-            if field in _LABELS:
-                good[field] = None if field == "intensity" and feels == "neutral" else _label(field, given, feels)
-            elif field == "cause":
-                good[field] = None if given is None or feels == "neutral" else _cause(given, record, index)
-            else:
-                good[field] = _thinking(given, feels)
+            good[field] = _field(field, value, record, index, feels)
         except Wrong as wrong:
             bad[field] = wrong
         if field == "emotion":
@@ -72,7 +63,21 @@ def read_answer(
     return good, bad
 
 
-def _object(text: str) -> Mapping[str, Any]:
+def _field(field: str, value: Mapping[str, Any], record: Record, index: int, feels: str | None) -> Any:
+    """What is said of one field of a turn whose user feels so."""
+    if field in ("intensity", "cause") and feels == "neutral":
+        return None
+    if field not in value:
+        raise Wrong("missing", f'has no key "{field}"')
+    given = value[field]
+    if field in _LABELS:
+        return _label(field, given)
+    if field == "cause":
+        return None if given is None else _cause(given, record, index)
+    return _thinking(given, feels)
+
+
+def _object(text: str) -> Mapping[str, Any] | None:
     """The first JSON object of an answer, which may stand in a block of code or after other words."""
     decoder = json.JSONDecoder()
     for match in re.finditer(r"\{", text):
@@ -82,10 +87,10 @@ def _object(text: str) -> Mapping[str, Any]:
             continue
         if isinstance(value, dict):
             return value
-    raise Wrong("no_json", "holds no JSON object")
+    return None
 
 
-def _label(field: str, given: Any, feels: str | None) -> str:
+def _label(field: str, given: Any) -> str:
     canonical, known = _LABELS[field]
     label = canonical(given) if isinstance(given, str) else None
     if label is None:
