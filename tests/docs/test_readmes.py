@@ -109,7 +109,15 @@ def test_links_lead_somewhere(name):
 
 
 # Of a run, of a corpus, of an export, of the reader; what must not be.
-THEIRS = {"quarantine.jsonl", "handover.json", "metrics.jsonl", "config.json", "tensorboard/", "configs/mine.py"}
+THEIRS = {
+    "quarantine.jsonl",
+    "answers.jsonl",
+    "handover.json",
+    "metrics.jsonl",
+    "config.json",
+    "tensorboard/",
+    "configs/mine.py",
+}
 THEIRS |= {"data/", "weights/MODEL/", "utils/"}
 
 

@@ -78,13 +78,12 @@ class Endpoint:
         self._stop.clear()
         final: AskError | None = None
         with ThreadPoolExecutor(self.workers) as pool:
-            waiting = {pool.submit(self._answer, dialogue): number for number, dialogue in enumerate(dialogues)}
+            waiting = {pool.submit(self._or_stop, dialogue): number for number, dialogue in enumerate(dialogues)}
             try:
                 for done in as_completed(waiting):
                     answer = done.result()
                     if isinstance(answer, AskError):
                         final = final or answer
-                        self._stop.set()
                     elif answer is not None:
                         yield waiting[done], answer
             finally:
@@ -92,6 +91,12 @@ class Endpoint:
                 pool.shutdown(wait=False, cancel_futures=True)
         if final is not None:
             raise final
+
+    def _or_stop(self, dialogue: Dialogue) -> Answer | UserError | None:
+        answer = self._answer(dialogue)
+        if isinstance(answer, AskError):  # here, before this thread takes the next question
+            self._stop.set()
+        return answer
 
     def _answer(self, dialogue: Dialogue) -> Answer | UserError | None:
         """The answer, or what is wrong; None: everything ended before it was asked."""

@@ -119,6 +119,15 @@ def test_a_fault_that_passes_is_tried_again(fault, tmp_path):
         assert len(served.requests) == 3
 
 
+def test_the_other_side_says_how_long_to_wait(tmp_path):
+    with endpoint(lambda body, number: (429, {"Retry-After": "0"}, b"") if number < 4 else "At last.") as served:
+        llm = recorded(tmp_path / "a.jsonl", asked(served, pause=30.0))
+        started = time.perf_counter()
+        assert texts(llm.answers(questions("a"))) == ["At last."]
+        assert time.perf_counter() - started < 10
+        llm.close()
+
+
 def test_a_fault_that_does_not_pass_ends_with_what_was_answered_kept(tmp_path):
     def answer(body, number):
         return (503, {}, b'{"error": {"message": "overloaded"}}') if number > 3 else echo(body, number)
