@@ -151,6 +151,23 @@ def test_a_local_llm_is_asked_once_and_replayed(llm, tmp_path, capsys):
     assert not (tmp_path / "three").exists()
 
 
+def test_a_local_llm_is_asked_for_attributes(llm, tmp_path):
+    """It says nothing that can be used: everything is left out, asked twice, and the records stay what they were."""
+    write_records(tmp_path / "a.jsonl", [record("a", ("Hm.", "sad", None))])
+    fields = "\n".join(f'- "{name}"' for name in ("emotion", "intensity", "cause", "style", "think"))
+    (tmp_path / "en.txt").write_text("{dialogue} {turn}\n" + fields)
+    command = ["attribute", str(tmp_path / "a.jsonl"), "--llm", str(llm), "--max-tokens", "5"]
+    command += ["--prompts", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert prepare.main([*command, "--max-bad-share", "1"]) == 0
+    assert (tmp_path / "out/a.jsonl").read_bytes() == (tmp_path / "a.jsonl").read_bytes()
+    answers = [json.loads(line) for line in (tmp_path / "out/answers.jsonl").open()]
+    assert [len(answer["turns"]) for answer in answers] == [1, 2]
+    assert answers[0]["model"] == str(llm)
+    notes = [json.loads(line) for line in (tmp_path / "out/quarantine.jsonl").open()]
+    assert [note["id"] for note in notes] == [f"a: turn 1: {name}" for name in ("intensity", "cause", "style")]
+    assert {note["code"] for note in notes} == {"no_json"}
+
+
 def test_an_endpoint_answers_turn_after_turn(tmp_path, capsys):
     """What it refuses leaves its dialogue out; when it goes away, what it has answered is not asked again."""
 
