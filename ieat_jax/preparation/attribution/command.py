@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ieat_jax.cli import path_argument
-from ieat_jax.data.quarantine import Quarantine
+from ieat_jax.data.quarantine import Quarantine, QuarantineError
 from ieat_jax.data.records import Record, parse_record, read_records, to_json, write_records
 from ieat_jax.errors import UserError
 from ieat_jax.preparation.asking import command as asking
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace, targets: dict[Path, Path], quarantine_fil
         llm.close()
     print(f"{llm.account(arguments.price)}, {twice} turns twice; {time.perf_counter() - started:.0f} s")
     report(turns, left_out)
-    left_out.check()
+    _check(left_out, llm)
     if arguments.compare:
         return _compare(turns, arguments.out / SPANS_FILE, llm.model)
     values = iter(written(records, turns, f"model:{llm.model}"))
@@ -219,6 +219,16 @@ def written(records: Sequence[Record], turns: Sequence[Open], source: str) -> li
     for value in values.values():
         parse_record(value)  # whatever is written can be read
     return [values[id(record)] for record in records]
+
+
+def _check(left_out: Quarantine, llm: Recorded) -> None:
+    if len(left_out) > left_out.max_share * left_out.total:
+        first = next(message for _, message in left_out.notes.values())
+        raise QuarantineError(
+            f"{len(left_out)} of {left_out.total} fields that were asked for are left out, more than --max-bad-share "
+            f"{left_out.max_share:g}. First: {first}; all are in {left_out.path}. Another model or question may do "
+            f"better; answers are kept in {llm.path}"
+        )
 
 
 def _plan(turns: Sequence[Open], wordless: int, total: int) -> str:

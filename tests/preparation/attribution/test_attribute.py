@@ -169,7 +169,9 @@ def test_a_wrong_answer_is_asked_again_with_what_is_wrong(kind, tmp_path):
 def test_too_many_wrong_answers_are_an_error_and_nothing_is_written(tmp_path, capsys):
     with endpoint(lambda *_: "no") as served:
         assert attribute(tmp_path, served.address, code=1) == []
-    assert "7 of 7 records are bad" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "7 of 7 fields that were asked for are left out, more than --max-bad-share 0.05. First: keys: turn 1" in said
+    assert "holds no JSON object; all are in" in said
     assert len((tmp_path / "out/answers.jsonl").read_text().splitlines()) == 4
 
 
