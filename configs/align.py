@@ -29,7 +29,8 @@ def get_config(arg="smollm2_135m"):
     config.init.whisper = f"weights/{name}/whisper"
     config.init.allow_new = (r"listen\.(mix|adapter|norm).*", r"emotion\..*")
     config.data.sources.train = source("data/train.jsonl")
-    config.data.injection.decay_examples = 1_000_000
+    # Over half of the run: a row holds about 3 dialogues of RECCON's length.
+    config.data.injection.decay_examples = 10_000 * 3 * config.data.batch_size
     config.data.pack = 64
     config.data.shapes.tokens = 4096
     config.data.shapes.clips = 16

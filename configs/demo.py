@@ -48,6 +48,7 @@ def _write(config):
     config.data.sources.text = source(f"{DATA}/corpus/text.jsonl")
     config.data.sources.dialogues = source(f"{DATA}/corpus/train.jsonl", weight=2.0)
     config.data.injection.floor = 0.7
+    config.data.injection.decay_examples = 4000
     config.train.steps = 140
     config.optimizer.learning_rate = 3e-3
     config.optimizer.rules = ((r"(think|write)\..*", 1.0), (".*", None))
@@ -60,6 +61,7 @@ def _align(config):
     config.init.allow_new = (r".*\.lora_[ab]",)
     config.data.sources.dialogues = source(f"{DATA}/corpus/train.jsonl")
     config.data.injection.floor = 0.7
+    config.data.injection.decay_examples = 2000
     config.model.lora.rank = 16
     config.model.lora.alpha = 32.0
     config.objective.attribute = 0.5
@@ -83,7 +85,7 @@ def _joint(config):
     config.codec = f"{DATA}/codec"
     config.data.sources.dialogues = source(f"{DATA}/units/train.jsonl", audio_root=f"{DATA}/corpus")
     config.data.injection.floor = 0.3
-    config.data.injection.decay_examples = 4000
+    config.data.injection.decay_examples = 1500
     config.objective.internalise = 0.5
     config.objective.attribute = 0.0
     config.data.batch_size = 8

@@ -28,7 +28,8 @@ def get_config(arg="smollm2_135m"):
     config.codec = "data/speech_tokenizer_v1.onnx"
     config.data.sources.train = source("data/units/train.jsonl")
     config.data.injection.floor = 0.3
-    config.data.injection.decay_examples = 1_000_000
+    # Over half of the run: a row holds about 3 dialogues of RECCON's length.
+    config.data.injection.decay_examples = 10_000 * 3 * config.data.batch_size
     config.data.pack = 64
     config.data.shapes.tokens = 4096
     config.data.shapes.clips = 16

@@ -1,13 +1,21 @@
 """How every entry point begins and ends: the head of its parser, its exit code, and errors as sentences."""
 
 import argparse
+import errno
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ieat_jax.errors import UserError
-from ieat_jax.storage import StorageError, local_path
+from ieat_jax.storage import StorageError, check_writable, local_path
 from ieat_jax.version import __version__
+
+# What a disk or its owner refuses in the midst of work: nobody's bug.
+REFUSED = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG,
+)  # fmt: skip
 
 
 def parser_of(module: str, description: str | None) -> argparse.ArgumentParser:
@@ -37,17 +45,71 @@ def path_argument(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error).lstrip()) from error
 
 
+class _Output(argparse.Action):
+    """Takes the path of something that will be written, and refuses it now where that could not be done later."""
+
+    folder: bool | None = True
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        folder = values.suffix != ".jsonl" if self.folder is None else self.folder
+        check_writable(values, self.option_strings[0], folder=folder)
+        setattr(namespace, self.dest, values)
+
+
+class _OutputFile(_Output):
+    folder = False
+
+
+class _OutputEither(_Output):
+    folder = None
+
+
+def add_output(
+    parser: argparse.ArgumentParser,
+    what: str,
+    *,
+    flag: str = "--out",
+    required: bool = True,
+    folder: bool | None = True,
+) -> None:
+    """Add the argument that says where a command writes `what`, a folder or a file; None: a file if it ends in .jsonl.
+
+    One rule for all commands: folders that are missing are made, when there is something to write; what could not be
+    written is refused, by a StorageError, when the arguments are read.
+    """
+    action = {True: _Output, False: _OutputFile, None: _OutputEither}[folder]
+    words = f"{what}; missing folders are made"
+    parser.add_argument(flag, required=required, type=path_argument, action=action, help=words)
+
+
 def exit_with(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with its code: 2 after a UserError (message on stderr), 130 when interrupted.
+
+    What a disk refuses, in writing or reading, is a sentence and 2, too.
 
     Any other error is a bug of ours and keeps its traceback (exit code 1).
     """
     try:
         code = main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
+    except (UserError, OSError, KeyboardInterrupt) as error:
+        code = report(error)
     sys.exit(code or 0)
+
+
+def report(error: BaseException) -> int:
+    """Say on stderr what ends a program, and return its exit code: a sentence for people, a traceback of ours."""
+    if isinstance(error, UserError):
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    if isinstance(error, OSError) and error.errno in REFUSED:
+        place = f"{error.filename}: " if error.filename else ""
+        sentence = f"error: {place}{error.strerror}; free space, or give a place that this user may use"
+        print(sentence, file=sys.stderr, flush=True)
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr, flush=True)
+        return 130
+    traceback.print_exception(error)
+    return 1

@@ -72,7 +72,9 @@ def main(argv: list[str] | None = None) -> int:
     for name in topologies:
         chip_of(name)
     found = []
-    for name in topologies:
+    for number, name in enumerate(topologies, 1):
+        which = f"[{number}/{len(topologies)}] " if len(topologies) > 1 else ""
+        print(f"{which}{name}: compiling a step of stage {config.stage}; minutes for a large model", file=sys.stderr)
         found.append(check(config, name, slices=arguments.slices, rows_per_device=arguments.rows_per_device))
         if not arguments.json:
             print(format_costs(found[-1]), flush=True)

@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from ieat_jax.cli import exit_with, parser_of, path_argument
+from ieat_jax.cli import add_output, exit_with, parser_of, path_argument
 from ieat_jax.errors import UserError
 from ieat_jax.storage import local_path
 
@@ -26,9 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument(
         "--audio-root", type=path_argument, help="folder the audio paths start from (default: that of the records)"
     )
-    score.add_argument(
-        "--out", required=True, type=path_argument, help="folder for metrics.json, predictions.jsonl and samples/"
-    )
+    add_output(score, "folder for metrics.json, predictions.jsonl and samples/")
     score.add_argument(
         "--limit", type=int, default=0, help="score only this many turns, spread over the file (0 = all)"
     )
@@ -48,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--seed", type=int, default=0, help="seed of the controls and the bootstrap")
     report = commands.add_parser("report", help="compare scored folders in one HTML page")
     report.add_argument("--runs", required=True, nargs="+", metavar="NAME=DIR", help="scored folders, in order")
-    report.add_argument("--out", required=True, type=path_argument, help="the HTML file")
+    add_output(report, "the HTML file", folder=False)
     report.add_argument("--title", default="What the model heard, thought and said")
     return parser
 
@@ -84,15 +82,24 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _score(arguments: argparse.Namespace) -> int:
+    """`evaluate score`.
+
+    Raises:
+        UserError: nothing can be scored, or a measure failed; what the others found is written.
+    """
     from ieat_jax.evaluation.measures import all_measures
     from ieat_jax.evaluation.predict import ScoreOptions
     from ieat_jax.evaluation.report.folder import read_scored
     from ieat_jax.evaluation.report.table import print_table
     from ieat_jax.evaluation.score import score
+    from ieat_jax.runs.folder import read_config
 
-    options = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(ScoreOptions)}
-    score(arguments.checkpoint, arguments.records, arguments.out, ScoreOptions(**options))
+    options = ScoreOptions(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(ScoreOptions)})
+    read_config(arguments.checkpoint)  # is there a run? before the records are read
+    failed = score(arguments.checkpoint, arguments.records, arguments.out, options)["failed"]
     print_table([read_scored(arguments.checkpoint.resolve().name, arguments.out)], all_measures())
+    if failed:
+        raise UserError(f"score: {'; '.join(failed.values())}. All else is in {arguments.out}")
     return 0
 
 

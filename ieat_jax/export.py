@@ -7,14 +7,14 @@ the model has to fit into memory, in float32.
 
 import argparse
 
-from ieat_jax.cli import exit_with, parser_of, path_argument
+from ieat_jax.cli import add_output, exit_with, parser_of, path_argument
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of("export", __doc__)
     parser.add_argument("--checkpoint", required=True, type=path_argument, help="working directory of a training run")
     parser.add_argument("--step", type=int, help="checkpoint step (default: the newest)")
-    parser.add_argument("--out", required=True, type=path_argument, help="a folder that does not exist yet")
+    add_output(parser, "a folder that does not exist yet")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the tensors")
     return parser
 

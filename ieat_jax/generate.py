@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ieat_jax.cli import exit_with, parser_of, path_argument
+from ieat_jax.cli import add_output, exit_with, parser_of, path_argument
 from ieat_jax.errors import UserError
 from ieat_jax.storage import local_path
 
@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--think", action=argparse.BooleanOptionalAction, default=True, help="think before answering (default: yes)"
     )
-    parser.add_argument("--out", type=path_argument, help="the spoken reply (.wav); without it no speech is made")
+    add_output(parser, "the spoken reply (.wav), without it no speech is made", required=False, folder=False)
     parser.add_argument(
         "--temperature", type=float, default=0.0, help="text sampling temperature; 0 = greedy (default)"
     )

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ieat_jax.cli import exit_with, parser_of, path_argument
+from ieat_jax.cli import add_output, exit_with, parser_of, path_argument
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
 from ieat_jax.data.understood import LabelError
 from ieat_jax.errors import UserError
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = parser_of("prepare", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="make the demo corpus: spoken dialogues from templates")
-    demo.add_argument("--out", required=True, type=path_argument, help="a new folder")
+    add_output(demo, "a new folder")
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--hours", type=float, default=1.0, help="of distinct audio (default: 1)")
     demo.add_argument("--text-dialogues", type=int, default=4000, help="dialogues without audio (default: 4000)")
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     responses = commands.add_parser("responses", help="an LLM's own replies for turns that have none")
     _records(responses, several=True, audio=False)
     asking.add_arguments(responses)
-    responses.add_argument("--out", required=True, type=path_argument, help="folder for files of the same names")
+    add_output(responses, "folder for files of the same names")
     responses.add_argument(
         "--system-text",
         default="You are a helpful assistant.",
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     speak.add_arguments(commands.add_parser("speak", help="speak dialogues that are text alone"))
     codec = commands.add_parser("codec", help="train a unit codec on the replies of records (one speaker)")
     _records(codec, several=False)
-    codec.add_argument("--out", required=True, type=path_argument, help="folder of the codec")
+    add_output(codec, "folder of the codec")
     codec.add_argument("--codes", type=int, default=4096, help="size of the unit vocabulary (default: 4096)")
     codec.add_argument("--minutes", type=float, default=25.0, help="most speech to train on (default: 25)")
     codec.add_argument("--seed", type=int, default=0)
@@ -75,12 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     units.add_argument(
         "--codec", required=True, type=path_argument, help="folder of `prepare codec`, or a CosyVoice .onnx"
     )
-    units.add_argument("--out", required=True, type=path_argument, help="folder for files of the same names")
+    add_output(units, "folder for files of the same names")
     units.add_argument("--workers", type=int, help="processes that encode (default: all cores)")
     _share(units)
     tokenizer = commands.add_parser("tokenizer", help="train a tokenizer on everything written in records")
     _records(tokenizer, several=True, audio=False)
-    tokenizer.add_argument("--out", required=True, type=path_argument, help="folder for tokenizer.json")
+    add_output(tokenizer, "folder for tokenizer.json")
     tokenizer.add_argument("--vocab-size", type=int, default=2048, help="at most (default: 2048)")
     check = commands.add_parser("check", help="validate every line and audio file; a JSON line per bad record")
     _records(check, several=False)
@@ -182,27 +182,40 @@ def attribute(arguments: argparse.Namespace) -> int:
 
 
 def codec(arguments: argparse.Namespace) -> int:
-    """`prepare codec`."""
+    """`prepare codec`.
+
+    Raises:
+        CodecError: too little speech.
+    """
+    from ieat_jax.audio.codec import CodecError
     from ieat_jax.data.records import read_records
     from ieat_jax.preparation.units import reply_files, train_on_replies
 
     started = time.perf_counter()
     quarantine = Quarantine(arguments.max_bad_share, arguments.out / QUARANTINE_FILE)
     records = read_records(arguments.records, quarantine=quarantine)
-    trained, figures = train_on_replies(
-        reply_files(records),
-        arguments.audio_root or arguments.records.parent,
-        quarantine,
-        codes=arguments.codes,
-        minutes=arguments.minutes,
-        seed=arguments.seed,
-    )
+    where = str(arguments.records)
+    places = {turn.response_audio: f"{where}:{record.line}" for record in records for turn in record.turns}
+    try:
+        trained, figures = train_on_replies(
+            reply_files(records),
+            arguments.audio_root or arguments.records.parent,
+            quarantine,
+            codes=arguments.codes,
+            minutes=arguments.minutes,
+            seed=arguments.seed,
+            places=places,
+        )
+    except CodecError:
+        quarantine.check()  # too little speech is left where it is bad: say that first
+        raise
     quarantine.check()
     trained.save(arguments.out)
     print(f"wrote {arguments.out}: {json.dumps(trained.identity())}, {time.perf_counter() - started:.0f} s")
     if figures:
         listed = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
         print(f"analysis-resynthesis of replies that it was not trained on: {listed}")
+    _report(quarantine)
     return 0
 
 
@@ -211,6 +224,7 @@ def units(arguments: argparse.Namespace) -> int:
     from ieat_jax.codecs.load import load_codec
     from ieat_jax.data.records import read_records, write_records
     from ieat_jax.preparation.units import add_units, encode_files, reply_files
+    from ieat_jax.progress import counted
 
     started = time.perf_counter()
     identity = load_codec(arguments.codec).identity()
@@ -222,16 +236,12 @@ def units(arguments: argparse.Namespace) -> int:
     written = {}
     journal = arguments.out / JOURNAL_FILE  # until everything is written
     encoded = ids = 0
-    for root, paths in by_root.items():
+    for number, (root, paths) in enumerate(by_root.items(), 1):
         read = {path: read_records(path, quarantine=quarantine) for path in paths}
         files = reply_files(record for records in read.values() for record in records)
-        found = {}
-        for number, (file, result) in enumerate(
-            encode_files(files, root, arguments.codec, workers=arguments.workers, journal=journal), 1
-        ):
-            found[file] = result
-            if number % 1000 == 0 or number == len(files):
-                print(f"{number} of {len(files)} replies encoded", file=sys.stderr)
+        results = encode_files(files, root, arguments.codec, workers=arguments.workers, journal=journal)
+        part = (number, len(by_root)) if len(by_root) > 1 else None
+        found = dict(counted(results, "replies encoded", len(files), part=part))
         encoded += len(files)
         ids += sum(len(result) for result in found.values() if not isinstance(result, UserError))
         for path, records in read.items():
@@ -270,10 +280,13 @@ def tokenizer(arguments: argparse.Namespace) -> int:
     """`prepare tokenizer`."""
     from ieat_jax.data.records import read_records
     from ieat_jax.preparation.tokenizer import tokenizer_texts
+    from ieat_jax.progress import Progress, counted
     from ieat_jax.text.tokenizer import train_tokenizer
 
     records = [record for path in arguments.records for record in read_records(path)]
-    trained = train_tokenizer(tokenizer_texts(records), arguments.vocab_size)
+    texts = list(tokenizer_texts(counted(records, "dialogues written out", len(records), part=(1, 2))))
+    with Progress("pieces of words chosen", 1, part=(2, 2)):
+        trained = train_tokenizer(texts, arguments.vocab_size)
     trained.save(arguments.out)
     print(f"wrote {arguments.out}: {trained.vocab_size} tokens from {len(records)} dialogues")
     return 0
@@ -285,16 +298,18 @@ def check(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: there is no such stage, or the records cannot be read.
     """
+    from ieat_jax.data.jsonl import count_lines
     from ieat_jax.data.understood import Labels
     from ieat_jax.preparation.usable import NEEDS, Usable
     from ieat_jax.preparation.validate import ALWAYS_FATAL, check_manifest
+    from ieat_jax.progress import counted
 
     if arguments.stage is not None and arguments.stage not in NEEDS:
         raise UserError(f"--stage={arguments.stage}: must be one of {', '.join(NEEDS)}")
     quarantine, labels, usable = Quarantine(arguments.max_bad_share), Labels(), Usable()
     root = arguments.audio_root or arguments.records.parent
     found = check_manifest(arguments.records, root, labels, usable, max_seconds=arguments.max_seconds)
-    for line, problems in found:
+    for line, problems in counted(found, "lines checked", count_lines(arguments.records)):
         quarantine.expect(1)
         if not problems:
             continue
@@ -305,19 +320,24 @@ def check(arguments: argparse.Namespace) -> int:
         print(json.dumps(report), flush=True)
     counts = quarantine.summary()
     listed = ", ".join(f"{count} x {code}" for code, count in counts.items())
-    for sentence in (*usable.sentences(), *labels.sentences()):
+    strange = (*labels.sentences(), *labels.unread.sentences())
+    for sentence in (*usable.sentences(), *strange):
         print(f"{arguments.records}: {sentence}", file=sys.stderr)
-    good = "all good" if usable.good() and not labels.sentences() else "none bad"
+    good = "all good" if usable.good() and not strange else "none bad"
     bad = f"{len(quarantine)} bad ({listed})" if counts else good
     print(f"{arguments.records}: {quarantine.total} records, {bad}", file=sys.stderr)
     if fatal := [code for code in counts if code in ALWAYS_FATAL]:
-        print(f"error: {', '.join(fatal)} is never accepted, however few they are", file=sys.stderr)
+        verb = "is" if len(fatal) == 1 else "are"
+        print(f"error: {', '.join(fatal)} {verb} never accepted, however few they are", file=sys.stderr)
         return 1
     quarantine.check()
     try:
         labels.check(arguments.max_bad_share, arguments.records)
     except LabelError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    if labels.unread.slips > arguments.max_bad_share * labels.unread.total:
+        print("error: more of them have misspelt keys than --max-bad-share accepts; rename the keys", file=sys.stderr)
         return 1
     if arguments.stage and usable.bad_share(arguments.stage) > arguments.max_bad_share:
         print(f"error: stage {arguments.stage} cannot use more of them than --max-bad-share accepts", file=sys.stderr)
@@ -326,13 +346,20 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Entry point; returns the exit code.
+
+    Raises:
+        UserError: arguments or input that cannot be used.
+    """
     arguments = _parser().parse_args(argv)
     command = {
         "demo": demo, "import": importing.run, "responses": responses, "codec": codec, "units": units,
         "tokenizer": tokenizer, "check": check, "speak": spoken, "export": export.run,
         "attribute": attribute,
     }[arguments.command]  # fmt: skip
+    root = getattr(arguments, "audio_root", None)
+    if root is not None and not root.is_dir():
+        raise UserError(f"--audio-root {root}: there is no such folder; the records' audio paths start from there")
     try:
         return command(arguments)
     except (QuarantineError, LabelError) as error:

@@ -1,9 +1,13 @@
-"""Where files are: on disks that this machine sees. The one file that knows object stores, which are refused."""
+"""Where files are: on disks that this machine sees. The one file that knows object stores, which are refused.
+
+So are pipes and devices: to open a pipe waits for whoever writes to it, and /dev/zero is read for ever.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 
 from ieat_jax.errors import UserError
@@ -15,11 +19,37 @@ _ADDRESS = re.compile(
 
 
 class StorageError(UserError):
-    """An address where the path of a file or folder is needed."""
+    """An address, a pipe or a device where the path of a file or folder is needed, or a path that cannot be written."""
 
 
 def local_path(path: str | os.PathLike[str], name: str) -> Path:
     """Return `path`, which is read or written as `name` (a flag, a field of the configuration, a kind of file).
+
+    Raises:
+        StorageError: it is the address of an object store, such as gs://bucket/run, or a pipe, a socket or a device.
+    """
+    local = without_address(path, name)
+    if kind := special(local):
+        raise StorageError(f"{name} {local}: is {kind}, which may never end; give a file or folder")
+    return local
+
+
+def special(path: str | os.PathLike[str]) -> str | None:
+    """Return what `path` is, in words, if neither file nor folder; None: it is one, or is not there, or not to be seen.
+
+    To be asked before a file is opened: opening may already wait for ever.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # ValueError: NUL in the name; whoever opens it says so
+        return None
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    return "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def without_address(path: str | os.PathLike[str], name: str) -> Path:
+    """Return `path`; whoever opens it looks at what it is.
 
     Raises:
         StorageError: it is the address of an object store, such as gs://bucket/run.
@@ -34,3 +64,26 @@ def local_path(path: str | os.PathLike[str], name: str) -> Path:
             "bucket (gcsfuse) or copy the files, and give the path, like /mnt/runs/align"
         )
     return Path(path)
+
+
+def check_writable(path: Path, name: str = "", *, folder: bool = False) -> None:
+    """Find out before the work whether `path` (a flag's, `name`) could be made, with the folders above it.
+
+    `folder`: it will be a folder.
+
+    Raises:
+        StorageError: something above it is a file, or is closed to this user; or it is a folder, and will be a file.
+    """
+    place = path
+    try:
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        there = place.is_dir()
+    except OSError as error:  # a name that is too long, say
+        raise StorageError(f"{name} {path}: cannot be written ({error.strerror})".lstrip()) from error
+    if not there and (folder or place != path):
+        raise StorageError(f"{place}: is a file; {f'{name} {path}'.lstrip()} has to be a folder, or in one")
+    if there and place == path and not folder:
+        raise StorageError(f"{place}: is a folder; {f'{name} {path}'.lstrip()} has to be a file")
+    if not os.access(place, os.W_OK | (os.X_OK if there else 0)):
+        raise StorageError(f"{place}: cannot be written by this user; give another place than {path}")

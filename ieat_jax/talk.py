@@ -10,8 +10,10 @@ model.reply(text="And you?", history=reply.history)
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,13 +69,19 @@ class Talker:
             history: `history` of the reply before, to go on with its dialogue.
 
         Raises:
-            UserError: neither audio nor text.
+            UserError: neither audio nor text, or something of another type.
             AudioError: the audio cannot be read.
             GenerationError: `speech=True`, and the run cannot speak.
         """
+        _check("reply", "audio", audio, (str, os.PathLike, np.ndarray), "a sound file or a waveform", none=True)
+        _check("reply", "text", text, (str,), "words")
+        _check("reply", "think", think, (bool, np.bool_), "True or False")
+        _check("reply", "speech", speech, (bool, np.bool_), "True or False", none=True)
+        if not isinstance(history, list | tuple) or not all(isinstance(turn, UserTurn) for turn in history):
+            raise UserError(f"reply: history is {_kind(history)}; give `history` of the reply before, or ()")
         if audio is None and not text.strip():
             raise UserError("reply: give what the user said: a sound file, or text=WORDS")
-        turn = UserTurn(Path(audio) if isinstance(audio, str) else audio, text)
+        turn = UserTurn(audio if isinstance(audio, np.ndarray | None) else Path(audio), text)
         speaks = self.speaks if speech is None else speech
         made = self.generator.reply([[*history, turn]], think=think, speech="waveform" if speaks else "none")[0]
         ended = {"thinking": made.think_closed or not think, "text": made.response_ended}
@@ -110,10 +118,30 @@ def load(
         seed: of the sampling.
 
     Raises:
+        UserError: something of another type.
         RunError: no run or step there, or files that do not belong together.
         CheckpointError: the checkpoint is damaged.
         CodecError: the codec is missing or another one.
     """
+    _check("load", "path", path, (str, os.PathLike), "the folder of a training run")
+    _check("load", "step", step, (int, np.integer), "a whole number", none=True)
+    _check("load", "sampling", sampling, (Sampling,), "a Sampling")
+    _check("load", "unit_sampling", unit_sampling, (UnitSampling,), "a UnitSampling")
+    _check("load", "limits", limits, (Limits,), "Limits")
+    _check("load", "seed", seed, (int, np.integer), "a whole number")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"load: seed is {seed}; it has to be at least 0 and below 2**32")
     run = load_run(path, step=step)
     options = {"sampling": sampling, "unit_sampling": unit_sampling, "limits": limits, "seed": seed}
     return Talker(run, Generator.from_run(run, batch_size=1, **options))
+
+
+def _check(call: str, name: str, value: Any, kinds: tuple[type, ...], words: str, *, none: bool = False) -> None:
+    """Refuse what is of another type; True and False are no numbers."""
+    number = isinstance(value, bool) and bool not in kinds
+    if not (none and value is None) and (number or not isinstance(value, kinds)):
+        raise UserError(f"{call}: {name} is {_kind(value)}; give {words}{', or None' if none else ''}")
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"{value!r:.60} ({type(value).__name__})"

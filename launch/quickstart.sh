@@ -88,9 +88,10 @@ settings() {
   fi
 }
 
-# train STAGE WORDS: with the paths of configs/demo.py where RUNS is another folder.
-train() {
-  local stage=$1 words=$2 arguments=(--config "configs/demo.py:$1" --workdir "$RUNS/$1")
+# Sets `arguments` to those of a stage's training, with the paths of configs/demo.py where RUNS is another folder.
+arguments_of() {
+  local stage=$1
+  arguments=(--config "configs/demo.py:$stage")
   if [[ $RUNS != "$DEFAULT_RUNS" ]]; then
     arguments+=("--config.tokenizer.path=$DATA/tokenizer")
     case $stage in
@@ -109,7 +110,36 @@ train() {
         ;;
     esac
   fi
-  step "$stage" "$RUNS/$stage" "$words" python -m ieat_jax.train "${arguments[@]}" "${overrides[@]}"
+  arguments+=("${overrides[@]}")
+}
+
+# train STAGE WORDS
+train() {
+  arguments_of "$1"
+  step "$1" "$RUNS/$1" "$2" python -m ieat_jax.train --workdir "$RUNS/$1" "${arguments[@]}"
+}
+
+# Tries the overrides on every stage, so that a wrong one does not end the second hour.
+check_stages() {
+  local stage code stamp=$RUNS/.quickstart/checked state
+  ((${#overrides[@]})) || return 0
+  state=$(printf '%s\n' "$RUNS" "${overrides[@]}" | cksum)
+  [[ $(cat "$stamp" 2>/dev/null) != "$state" ]] || return 0
+  say "trying the overrides on all stages: seconds"
+  for stage in write align joint; do
+    arguments_of "$stage"
+    code=0
+    run_interruptible python -m ieat_jax.train "${arguments[@]}" --check --made-later "$RUNS" || code=$?
+    case $code in
+      0) ;;
+      130 | 143) exit 75 ;;
+      *)
+        echo "error: the overrides do not fit stage $stage; the reason stands above. Nothing was begun" >&2
+        exit "$code"
+        ;;
+    esac
+  done
+  printf '%s\n' "$state" >"$stamp"
 }
 
 # score NAME CHECKPOINT WORDS [FLAGS...]
@@ -125,6 +155,7 @@ export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu} # else JAX looks for a TPU where libt
 if [[ -z $dry ]]; then
   mkdir -p "$RUNS/.quickstart"
   ieat_setup demo,eval
+  check_stages
 fi
 
 step corpus "$DATA/corpus" "a program speaks $HOURS h of dialogues" \

@@ -14,12 +14,12 @@ PACKAGE = "ieat_jax"
 # From bottom to top. A room, or a file beside the rooms, imports from its own floor and from those below. Rooms of one
 # floor may use one another in one direction. `ieat_jax` is the package itself: what stands in its __init__.py.
 FLOORS = (
-    ("errors", "ranges", "storage", "version", "cli"),
+    ("errors", "ranges", "storage", "version", "cli", "progress", "processes"),
     ("audio", "text", "model"),
     ("codecs", "config", "costs"),
     ("data",),
     ("importers",),
-    ("objectives", "inference", "runs"),
+    ("objectives", "inference", "runs", "packing"),
     ("interop",),
     ("training", "preparation"),
     ("evaluation",),
@@ -35,13 +35,20 @@ def modules(root):
     return {".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
 
 
+def read(file):
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise AssertionError(f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+
+
 def room_of(name):
     return name.split(".")[1] if "." in name else PACKAGE
 
 
 def imports(name, file, known):
     """(module of the package, line) of every import in a file, those inside of functions included."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(read(file))):
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -93,7 +100,7 @@ def wrong_imports(root):
 
 
 def functions(file):
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(read(file))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name, node.end_lineno - node.lineno + 1
 
@@ -103,14 +110,14 @@ def too_large(root):
     told, lines = [], Counter()
     files = [*root.rglob("*.py"), *root.glob("launch/*.sh")]
     for file in sorted(file for file in files if not any(part[0] == "." for part in file.relative_to(root).parts)):
-        here, length = file.relative_to(root), len(file.read_text(encoding="utf-8").splitlines())
+        here, length = file.relative_to(root), len(read(file).splitlines())
         if length > MOST_LINES:
             told.append(f"{here}: {length} lines, more than {MOST_LINES}")
         for name, long in functions(file) if file.suffix == ".py" else ():
             if long > MOST_LINES_OF_A_FUNCTION:
                 told.append(f"{here}: {name} has {long} lines, more than {MOST_LINES_OF_A_FUNCTION}")
     for name, file in modules(root).items():
-        lines[room_of(name)] += len(file.read_text(encoding="utf-8").splitlines())
+        lines[room_of(name)] += len(read(file).splitlines())
     most = MOST_SHARE_OF_A_ROOM * lines.total()
     for room, length in lines.most_common():
         if length > most:
@@ -189,3 +196,12 @@ def test_what_is_too_large_is_named(tmp_path):
         "ieat_jax/training/x.py: f has 81 lines, more than 80",
         "ieat_jax/training: 401 of 823 lines, 48.7% of the whole",
     ]
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path):
+    write(tmp_path, **SOUND)
+    (tmp_path / PACKAGE / "audio").mkdir()
+    (tmp_path / PACKAGE / "audio" / "odd.py").write_bytes("# Käse".encode("latin-1"))
+    for check in (wrong_imports, too_large):
+        with pytest.raises(AssertionError, match=r"audio/odd\.py: byte 3 is not UTF-8"):
+            check(tmp_path)

@@ -10,7 +10,7 @@ import ieat_jax
 from ieat_jax.audio.files import AudioError, read_audio
 from ieat_jax.cli import path_argument
 from ieat_jax.codecs.load import load_codec
-from ieat_jax.config.recipes import load_config
+from ieat_jax.config.recipes import load_config, typed
 from ieat_jax.data.records import read_records
 from ieat_jax.errors import UserError
 from ieat_jax.interop.families.llm import load_llm
@@ -148,13 +148,13 @@ def test_fields_of_the_configuration_refuse_an_address(field, tmp_path, tmp_path
         section[last] = ADDRESS
     told = FIELDS[field].replace("dialogues", "train")
     with pytest.raises(StorageError, match=f"^{told} {ADDRESS}: "):
-        train(config, tmp_path_factory.mktemp("run") / "run")
+        train(typed(config), tmp_path_factory.mktemp("run") / "run")
 
 
 def test_python_refuses_an_address():
     config = load_config(str(ROOT / "configs/demo.py") + ":write")
     for call in (
-        lambda: train(config, ADDRESS),
+        lambda: train(typed(config), ADDRESS),
         lambda: ieat_jax.load(ADDRESS),
         lambda: load_tokenizer(ADDRESS),
         lambda: load_codec(ADDRESS),

@@ -9,6 +9,7 @@ from ieat_jax.audio.files import AudioError, write_wav
 from ieat_jax.errors import UserError
 from ieat_jax.inference.generator import GenerationError, Generator, Limits
 from ieat_jax.inference.prompt import UserTurn
+from ieat_jax.inference.sampling import Sampling, UnitSampling
 from ieat_jax.runs.folder import Run, RunError
 from ieat_jax.talk import Talker
 
@@ -89,3 +90,70 @@ def test_what_cannot_be_answered_is_named(model, tmp_path):
         ieat_jax.load(model.run.path, step=7)
     with pytest.raises(UserError, match="limit think is 0"):
         ieat_jax.load(model.run.path, limits=Limits(think=0))
+
+
+NOT_PATHS = (5, None, 2.5, True, b"run", ["run"], {"run": 1}, np.zeros(3))
+NO_NUMBER = ("x", None, [1], True, 1j)
+
+
+@pytest.mark.parametrize("path", NOT_PATHS, ids=str)
+def test_what_is_no_folder_is_named(path):
+    with pytest.raises(UserError, match=r"^load: path is .*; give the folder of a training run$"):
+        ieat_jax.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("step", ("x", 2.5, True, [1])),
+        ("seed", ("x", 2.5, None, True, -1, 2**32)),
+        ("sampling", (5, None, "greedy", UnitSampling())),
+        ("unit_sampling", (5, None, Sampling())),
+        ("limits", (5, None, (1, 2, 3))),
+    ],
+)
+def test_options_of_another_type_are_named(model, name, values):
+    for value in values:
+        with pytest.raises(UserError, match=rf"^load: {name} is .*; (give|it has to be) "):
+            ieat_jax.load(model.run.path, **{name: value})
+
+
+@pytest.mark.parametrize("kind", [Sampling, UnitSampling, Limits])
+def test_settings_that_are_no_numbers_are_named(kind):
+    for item in dataclasses.fields(kind):
+        for value in (*NO_NUMBER, *((0.5,) if isinstance(item.default, int) else ())):
+            with pytest.raises(UserError, match=rf"{item.name} is .*; it must be a (whole )?number"):
+                kind(**{item.name: value})
+        kind(**{item.name: item.default})
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *({"audio": audio} for audio in (5, 2.5, b"a.wav", [0.1] * 16000, (1, 2), {"a": 1}, True)),
+        *({"audio": np.asarray(audio)} for audio in (["a"], [None], 5, 1.5, [True] * 16000, [1j] * 16000)),
+        {"audio": np.zeros(16000, np.int16)},
+        {"audio": np.zeros((16000, 2), np.float32)},
+        {"audio": np.zeros(3, np.float32)},
+        {"audio": np.full(16000, np.nan, np.float32)},
+        {"audio": np.full(16000, np.inf, np.float32)},
+        *({"text": text} for text in (5, None, b"x", ["x"], " ", "")),
+        *({"text": "x", "think": think} for think in ("yes", None, 1, 0.5)),
+        *({"text": "x", "speech": speech} for speech in ("yes", 1, 0.5)),
+        *({"text": "x", "history": history} for history in ("x", 5, None, ["x"], [None], {"a": 1}, [("a", "b")])),
+        {"text": "x", "history": [UserTurn(text="Hm.")]},
+        {"text": "x", "history": [UserTurn(audio=5, response="Hm.")]},
+        {"text": "x", "history": [UserTurn(response="Hm.")]},
+    ],
+    ids=lambda asked: str(asked)[:60],
+)
+def test_whatever_is_asked_wrongly_is_a_sentence(model, asked):
+    with pytest.raises(UserError) as told:
+        model.reply(**asked)
+    assert "\n" not in str(told.value)
+
+
+def test_a_whole_reply_is_no_history(model):
+    reply = model.reply(text="Hm.", speech=False)
+    with pytest.raises(UserError, match=r"history is SpokenReply.*; give `history` of the reply before"):
+        model.reply(text="And?", history=reply)

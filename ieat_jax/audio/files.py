@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import mmap
 import os
 import stat
@@ -16,7 +17,7 @@ import soxr
 
 from ieat_jax.audio.streams import Stream, StreamError, find_streams
 from ieat_jax.errors import UserError
-from ieat_jax.storage import StorageError, local_path
+from ieat_jax.storage import StorageError, without_address
 
 SAMPLE_RATE = 16_000
 MIN_SECONDS = 0.1
@@ -26,7 +27,7 @@ MAX_CHANNELS = 8
 MAX_SAMPLES_PER_BYTE = 200
 MAX_PEAK = 4.0
 SILENCE = 1e-4  # -80 dB of full scale
-BLOCK = 1 << 23  # samples of all channels that are decoded at a time: 32 MiB, a minute of stereo at 48 kHz
+BLOCK = 1 << 20  # samples of all channels that are decoded at a time: 4 MiB, on every core of a machine with many
 
 
 class AudioError(UserError):
@@ -56,8 +57,36 @@ def read_audio(path: str | os.PathLike, *, max_seconds: float, root: str | os.Pa
     Raises:
         AudioError: whatever is wrong, with a code.
     """
+    with _opened_streams(path, max_seconds, root) as sounds:
+        decoded = [(sound.samplerate, *_decode(path, sound)) for sound in sounds]
+        _check_levels(path, [levels for _, _, levels in decoded])
+        if len({rate for rate, _, _ in decoded}) == 1:  # the seams are those of one recording
+            decoded = [(decoded[0][0], np.concatenate([mono for _, mono, _ in decoded]), None)]
+        heard = [
+            mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE).astype(np.float32)
+            for rate, mono, _ in decoded
+        ]
+        return np.ascontiguousarray(np.concatenate(heard))
+
+
+def count_samples(path: str | os.PathLike, *, max_seconds: float, root: str | os.PathLike | None = None) -> int:
+    """How many samples `read_audio` returns at most, by the headers alone; it returns fewer of a file that is cut off.
+
+    Raises:
+        AudioError: whatever the headers show to be wrong, with the codes of `read_audio`.
+    """
+    with _opened_streams(path, max_seconds, root) as sounds:
+        return sum(math.ceil(sound.frames * SAMPLE_RATE / sound.samplerate) for sound in sounds)
+
+
+@contextmanager
+def _opened_streams(
+    path: str | os.PathLike, max_seconds: float, root: str | os.PathLike | None
+) -> Iterator[list[soundfile.SoundFile]]:
+    """All streams of a file, their headers checked; whatever goes wrong inside is an AudioError."""
     try:
-        return _read(path, max_seconds, root)
+        with _mapped(locate(path, root), path) as data, ExitStack() as stack:
+            yield _streams(path, data, max_seconds, stack, root)
     except UserError:
         raise
     except OSError as error:
@@ -66,30 +95,23 @@ def read_audio(path: str | os.PathLike, *, max_seconds: float, root: str | os.Pa
         raise AudioError("not_audio", path, f"cannot be decoded ({type(error).__name__}: {error})") from error
 
 
-def _read(path: str | os.PathLike, max_seconds: float, root: str | os.PathLike | None) -> np.ndarray:
-    file = locate(path, root)
-    with _mapped(file, path) as data, ExitStack() as stack:
-        try:
-            streams = find_streams(data)
-        except StreamError as error:
-            raise AudioError(error.code, path, error.message) from error
-        whole = streams == [Stream(0, len(data))]
-        sounds = [
-            stack.enter_context(_opened(path, os.open(file, os.O_RDONLY) if whole else _Window(data, stream)))
-            for stream in streams
-        ]
-        for sound, stream in zip(sounds, streams, strict=True):
-            _check_header(path, sound, len(stream.head) + stream.end - stream.start)
-        _check_length(path, sum(sound.frames / sound.samplerate for sound in sounds), max_seconds)
-        decoded = [(sound.samplerate, *_decode(path, sound)) for sound in sounds]
-    _check_levels(path, [levels for _, _, levels in decoded])
-    if len({rate for rate, _, _ in decoded}) == 1:  # the seams are those of one recording
-        decoded = [(decoded[0][0], np.concatenate([mono for _, mono, _ in decoded]), None)]
-    heard = [
-        mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE).astype(np.float32)
-        for rate, mono, _ in decoded
+def _streams(
+    path: str | os.PathLike, data: mmap.mmap, max_seconds: float, stack: ExitStack, root: str | os.PathLike | None
+) -> list[soundfile.SoundFile]:
+    try:
+        streams = find_streams(data)
+    except StreamError as error:
+        raise AudioError(error.code, path, error.message) from error
+    data.madvise(mmap.MADV_DONTNEED)  # what was looked through need not stay in memory
+    whole = streams == [Stream(0, len(data))]
+    sounds = [
+        stack.enter_context(_opened(path, os.open(locate(path, root), os.O_RDONLY) if whole else _Window(data, stream)))
+        for stream in streams
     ]
-    return np.ascontiguousarray(np.concatenate(heard))
+    for sound, stream in zip(sounds, streams, strict=True):
+        _check_header(path, sound, len(stream.head) + stream.end - stream.start)
+    _check_length(path, sum(sound.frames / sound.samplerate for sound in sounds), max_seconds)
+    return sounds
 
 
 def check_waveform(waveform: np.ndarray, max_seconds: float, *, where: str = "the waveform") -> np.ndarray:
@@ -119,14 +141,17 @@ def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate: int = 
     """Write a mono waveform [samples] in [-1, 1] as 16-bit WAV; louder samples are clipped.
 
     Raises:
-        AudioError: the waveform has several axes, or holds NaN or infinity.
+        AudioError: the waveform has several axes, or holds NaN or infinity, or the file cannot be written.
     """
     waveform = np.asarray(waveform, np.float32)
     if waveform.ndim != 1:
         raise AudioError("not_mono", path, f"a waveform to write has one axis, this one has shape {waveform.shape}")
     if not np.isfinite(waveform).all():
         raise AudioError("not_finite", path, "the waveform to write holds NaN or infinity")
-    soundfile.write(path, np.clip(waveform, -1.0, 1.0), sample_rate, format="WAV", subtype="PCM_16")
+    try:
+        soundfile.write(path, np.clip(waveform, -1.0, 1.0), sample_rate, format="WAV", subtype="PCM_16")
+    except (soundfile.SoundFileError, OSError) as error:
+        raise AudioError("unwritable", path, f"cannot be written ({error}); give another place") from error
 
 
 def locate(path: str | os.PathLike, root: str | os.PathLike | None) -> Path:
@@ -136,9 +161,9 @@ def locate(path: str | os.PathLike, root: str | os.PathLike | None) -> Path:
         AudioError: there is no such file, it is not a regular one, or it leads outside of `root`.
     """
     try:
-        file = local_path(path, "sound")
+        file = without_address(path, "sound")
         if root is not None:
-            file = local_path(root, "audio folder") / path
+            file = without_address(root, "audio folder") / path
         resolved = file.resolve()
         if root is not None and not resolved.is_relative_to(Path(root).resolve()):
             raise AudioError("outside_root", path, f"leads outside of the audio folder {root}")

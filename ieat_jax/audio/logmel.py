@@ -40,10 +40,16 @@ def clip_log_mel(waveform: np.ndarray, *, num_mels: int, window_seconds: float) 
 
     Frames beyond are silence, which the model fills in by itself.
     """
+    frames = clip_frames(len(waveform), window_seconds=window_seconds)
+    # A copy: whoever keeps the frames of a short clip does not keep those of the whole window.
+    return log_mel(waveform, num_mels=num_mels, window_seconds=window_seconds)[:frames].copy()
+
+
+def clip_frames(samples: int, *, window_seconds: float) -> int:
+    """How many frames of a window hold any sound of a clip of so many samples."""
     size = round(window_seconds * SAMPLE_RATE)
     # A frame reaches N_FFT / 2 samples to both sides of its centre.
-    frames = min(size // HOP, (min(len(waveform), size) + N_FFT // 2 - 1) // HOP + 1)
-    return log_mel(waveform, num_mels=num_mels, window_seconds=window_seconds)[:frames]
+    return min(size // HOP, (min(samples, size) + N_FFT // 2 - 1) // HOP + 1)
 
 
 def log_mel(waveform: np.ndarray, *, num_mels: int = 80, window_seconds: float | None = None) -> np.ndarray:

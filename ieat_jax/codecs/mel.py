@@ -18,6 +18,9 @@ import safetensors.numpy
 from ieat_jax.audio.codec import GROUP_SIZE, CodecError, check_ids, content_hash
 from ieat_jax.audio.files import SAMPLE_RATE
 from ieat_jax.codecs.source_filter import DEFAULT_F0, FEATURES, HOP, MELS, analyse, synthesise
+from ieat_jax.errors import UserError
+from ieat_jax.progress import Progress, counted
+from ieat_jax.storage import local_path
 
 RATE = 50
 FRAMES_PER_UNIT = SAMPLE_RATE // RATE // HOP
@@ -26,6 +29,7 @@ CONTEXT = 5  # units on either side that decoding looks at
 # Relative importance for k-means: a semitone of pitch weighs as much as 1 neper in one mel band.
 APERIODICITY_WEIGHT = 2.0
 PITCH_WEIGHT = 12 / np.log(2)
+FILES = ("codec.json", "codec.safetensors")
 ARRAYS = ("centroids", "decoder", "offset", "mean_pitch")
 FORMAT = 1
 
@@ -90,6 +94,8 @@ class MelCodec:
         """
         folder = Path(folder)
         try:
+            for name in FILES:
+                local_path(folder / name, "codec")
             settings = json.loads((folder / "codec.json").read_text(encoding="utf-8"))
             arrays = safetensors.numpy.load_file(folder / "codec.safetensors")
             if settings["format"] != FORMAT or settings["name"] != cls.name:
@@ -97,7 +103,7 @@ class MelCodec:
             codec = cls(*(arrays[field] for field in ARRAYS))
             stored = settings["hash"]
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-            if isinstance(error, CodecError):
+            if isinstance(error, UserError):
                 raise
             raise CodecError(f"{folder}: not a readable codec folder ({type(error).__name__}: {error})") from error
         if codec.identity()["hash"] != stored:
@@ -106,11 +112,17 @@ class MelCodec:
 
 
 def train_mel_codec(
-    waveforms: Iterable[np.ndarray], *, codes: int = CODES, max_minutes: float = 25.0, seed: int = 0
+    waveforms: Iterable[np.ndarray],
+    *,
+    codes: int = CODES,
+    max_minutes: float = 25.0,
+    seed: int = 0,
+    part: tuple[int, int] = (1, 2),
 ) -> MelCodec:
     """Fit a codec on 16 kHz waveforms of one speaker.
 
     Reads waveforms until `max_minutes` are used. Needs at least two units of speech per code (164 s for 4,096).
+    `part`: which of how many the first of its two parts is, for its progress on stderr.
 
     Raises:
         CodecError: there is too little speech.
@@ -134,10 +146,12 @@ def train_mel_codec(
     # Unvoiced units all carry the mean pitch, so that pitch does not split them into useless kinds.
     mean_pitch = np.float32(frames[:, -1][voiced.reshape(-1)].mean() if voiced.any() else np.log(DEFAULT_F0))
     points[~voiced.any(axis=1), -1] = mean_pitch * PITCH_WEIGHT
-    centroids = k_means(points, codes, np.random.default_rng(seed))
+    number, parts = part
+    centroids = k_means(points, codes, np.random.default_rng(seed), part=part)
     ids = nearest(points, centroids, 0.5 * np.square(centroids).sum(axis=1))
     inputs = np.concatenate([with_context(centroids[ids[a:b]]) for a, b in pairwise(edges)])
-    decoder, offset = _fit_decoder(inputs, frames.reshape(-1, FRAMES_PER_UNIT * FEATURES), voiced)
+    with Progress("codec: units to speech", 1, part=(number + 1, parts)):
+        decoder, offset = _fit_decoder(inputs, frames.reshape(-1, FRAMES_PER_UNIT * FEATURES), voiced)
     return MelCodec(centroids, decoder, offset, np.array([mean_pitch]))
 
 
@@ -171,10 +185,16 @@ def with_context(vectors: np.ndarray) -> np.ndarray:
     return vectors[np.clip(places, 0, len(vectors) - 1)].reshape(len(vectors), -1)
 
 
-def k_means(points: np.ndarray, codes: int, rng: np.random.Generator, iterations: int = 12) -> np.ndarray:
+def k_means(
+    points: np.ndarray,
+    codes: int,
+    rng: np.random.Generator,
+    iterations: int = 12,
+    part: tuple[int, int] | None = None,
+) -> np.ndarray:
     """Lloyd's algorithm from random points; codes that lose all their points restart at random ones."""
     centroids = points[rng.choice(len(points), codes, replace=False)].copy()
-    for _ in range(iterations):
+    for _ in counted(range(iterations), "codec: rounds of choosing units", iterations, part=part):
         ids = nearest(points, centroids, 0.5 * np.square(centroids).sum(axis=1))
         order = np.argsort(ids, kind="stable")
         counts = np.bincount(ids, minlength=codes)

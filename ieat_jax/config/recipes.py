@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import inspect
 import json
 import math
 import re
-import traceback
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +22,7 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
+from ieat_jax.config.mistakes import failed, must_be, shown, suggest
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.errors import ConfigError, UserError
 from ieat_jax.model.config import ModelConfig
@@ -49,7 +48,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     except UserError:
         raise
     except Exception as error:
-        raise _failed(path, error) from error
+        raise failed(path, error) from error
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"{path}: get_config returns {type(config).__name__}; it must return a ConfigDict")
     for field, text in _pairs(overrides):
@@ -64,7 +63,7 @@ def _split_spec(spec: str) -> tuple[Path, str | None]:
     path = local_path(found[1], "--config")
     if not path.is_file():
         known = sorted(str(file) for file in path.parent.glob("*.py"))
-        raise ConfigError(f"--config={spec}: there is no file {path}{_suggest(str(path), known)}")
+        raise ConfigError(f"--config={spec}: there is no file {path}{suggest(str(path), known)}")
     return path, found[2]
 
 
@@ -74,7 +73,7 @@ def load_function(path: str | Path, name: str) -> Callable[..., Any]:
     Raises:
         ConfigError: no such file or function, or a file that cannot be imported.
     """
-    path = Path(path)
+    path = local_path(path, "recipe")
     if not path.is_file():
         raise ConfigError(f"there is no file {path}")
     loader = SourceFileLoader(f"ieat_jax_recipe_{path.stem}", str(path))
@@ -87,18 +86,11 @@ def load_function(path: str | Path, name: str) -> Callable[..., Any]:
     except UserError:
         raise
     except Exception as error:
-        raise _failed(path, error) from error
+        raise failed(path, error) from error
     function = getattr(module, name, None)
     if not callable(function):
         raise ConfigError(f"{path}: the file has no function {name}")
     return function
-
-
-def _failed(path: Path, error: Exception) -> ConfigError:
-    """What a recipe's own code raised, with its last line in the recipe."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
-    place = f"line {lines[-1]}: " if lines else ""
-    return ConfigError(f"{path}: {place}{type(error).__name__}: {error}")
 
 
 def load_model(folder: str | Path, name: str) -> ModelConfig:
@@ -140,7 +132,7 @@ def set_field(config: ConfigDict, field: str, text: str) -> None:
             raise ConfigError(f"{at} is a value, not a section; there is no config.{field}")
         if part not in section:
             known = [f"config.{known}" for known in fields(config)]
-            raise ConfigError(f"there is no field config.{field}{_suggest(f'config.{field}', known)}")
+            raise ConfigError(f"there is no field config.{field}{suggest(f'config.{field}', known)}")
         holder, section, at = section, section[part], f"{at}.{part}"
     if isinstance(section, ConfigDict):
         inner = ", ".join(list(section)[:8])
@@ -178,8 +170,7 @@ def parse_value(text: str, kind: type, field: str) -> Any:
         return float(text)
     if kind is tuple and isinstance(literal, tuple | list):
         return normal(literal)
-    examples = {bool: "true or false", int: "a whole number", float: "a number", tuple: "such as (1, 2) or ('a',)"}
-    raise ConfigError(f"{field} must be {kind.__name__} ({examples.get(kind, 'see the recipe')}), not {text!r}")
+    raise ConfigError(must_be(field, kind, text))
 
 
 _NO_LITERAL = object()
@@ -254,15 +245,28 @@ def from_json(text: str) -> ConfigDict:
     return normal(value).lock()
 
 
-def differences(before: ConfigDict, now: ConfigDict) -> list[str]:
-    """'config.train.steps: 100 then, 200 now' for every field in which two configs differ."""
+def stored(value: Mapping[str, Any]) -> RunConfig:
+    """Return a configuration that a run stored, perhaps with an earlier version: what was not there has its default.
+
+    Raises:
+        ConfigError: a field that this version does not have, or a value that it may not hold.
+    """
+    config = normal(json.loads(json.dumps(value)))
+    saving = config.get("checkpoint")
+    if isinstance(saving, ConfigDict) and isinstance(saving.get("allow_changes"), bool):
+        del saving["allow_changes"]  # was a switch for all checks once
+    return typed(config)
+
+
+def differences(before: ConfigDict, now: ConfigDict) -> dict[str, str]:
+    """{'config.train.steps': '100 then, 200 now'}: every field in which two configs differ."""
     absent = object()
-    found = []
+    found = {}
     for field in dict.fromkeys(fields(before) + fields(now)):
         old, new = (_get(config, field, absent) for config in (before, now))
         if old != new:
             texts = ("absent" if value is absent else repr(value) for value in (old, new))
-            found.append("config.{}: {} then, {} now".format(field, *texts))
+            found[f"config.{field}"] = "{} then, {} now".format(*texts)
     return found
 
 
@@ -306,7 +310,7 @@ def from_section(kind: type[Section], section: Mapping[str, Any] | ConfigDict, f
 def _section(kind: type[Section], section: Any, field: str, wrong: list[str]) -> Section | None:
     """The dataclass, or None with what is wrong appended to `wrong`."""
     if not isinstance(section, Mapping | ConfigDict):
-        wrong.append(f"{field}: must be a section with the fields of {kind.__name__}, not {section!r}")
+        wrong.append(f"{field}: must be a section with the fields of {kind.__name__}, not {shown(section)}")
         return None
     kinds = typing.get_type_hints(kind)
     known = {item.name: kinds[item.name] for item in dataclasses.fields(typing.cast(Any, kind))}
@@ -314,7 +318,7 @@ def _section(kind: type[Section], section: Any, field: str, wrong: list[str]) ->
     for name, value in section.items():
         at = f"{field}.{name}"
         if name not in known:
-            wrong.append(f"there is no field {at}{_suggest(at, [f'{field}.{other}' for other in known])}")
+            wrong.append(f"there is no field {at}{suggest(at, [f'{field}.{other}' for other in known])}")
         else:
             values[name] = _value(known[name], value, at, wrong)
     if len(wrong) > before:
@@ -331,7 +335,7 @@ def _value(kind: Any, value: Any, field: str, wrong: list[str]) -> Any:
         return _section(typing.cast(type, kind), value, field, wrong)
     if typing.get_origin(kind) is Mapping:
         if not isinstance(value, Mapping | ConfigDict):
-            wrong.append(f"{field}: must be a section, not {value!r}")
+            wrong.append(f"{field}: must be a section, not {shown(value)}")
             return None
         inner = typing.get_args(kind)[1]
         return {name: _value(inner, each, f"{field}.{name}", wrong) for name, each in value.items()}
@@ -352,21 +356,8 @@ def _typed(value: Any, kind: Any, field: str) -> Any:
             return float(value)
         if type(value) is base or (base not in (int, float) and isinstance(value, base)):
             return value
-    raise ConfigError(f"{field}: must be {_kind_name(kind)}, not {value!r} ({type(value).__name__})")
+    raise ConfigError(f"{field}: must be {_kind_name(kind)}, not {shown(value)} ({type(value).__name__})")
 
 
 def _kind_name(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
-
-
-def _suggest(wrong: str, known: Sequence[str]) -> str:
-    """'; did you mean X?' where something is near, else ''."""
-    last = wrong.rsplit(".", 1)[-1]
-    same = [name for name in known if name.rsplit(".", 1)[-1] == last]
-    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
-    near_last = difflib.get_close_matches(last, [name.rsplit(".", 1)[-1] for name in known], n=1, cutoff=0.8)
-    if same or near:
-        return f"; did you mean {(difflib.get_close_matches(wrong, same, n=1, cutoff=0) or near)[0]}?"
-    if near_last:
-        return f"; did you mean {next(name for name in known if name.rsplit('.', 1)[-1] == near_last[0])}?"
-    return f"; there are {', '.join(known[:12])}" if known and len(known) <= 12 else ""

@@ -43,6 +43,10 @@ def _is_loss(pair: Any) -> bool:
     )
 
 
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and bool(name.strip())
+
+
 def _is_option(line: Any) -> bool:
     return isinstance(line, str) and all(part.strip() for part in line.partition("="))
 
@@ -82,7 +86,7 @@ class SourceConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Shapes(Section):
-    """Sizes of a row: every batch has the same, so that one program is compiled. A longer dialogue is cut."""
+    """Sizes of a row: every batch has the same, so that one program is compiled. Longer dialogues take several rows."""
 
     AT: ClassVar[str] = "config.data.shapes"
     tokens: int = number(256, least=1)  # T, tokens
@@ -108,7 +112,7 @@ class InjectionConfig(Section):
     mode: str = one_of("schedule", ("schedule", *INJECTION_MODES))
     start: float = number(0.8, least=0, most=1)  # schedule: share of explicit thinking at first
     floor: float = number(0.1, least=0, most=1)  # schedule: share that stays: thinking can still be switched on
-    decay_examples: int = number(100_000, least=1)  # schedule: examples from start to floor
+    decay_examples: int = number(100_000, least=1)  # schedule: trained dialogues from start to floor
     partial: float = number(0.5, least=0, most=1)  # schedule: of the rest, the share that keeps some segments
     jitter: float = number(1.0, least=0)  # schedule: mean of the exponential jitter on removed segments
     segments: tuple[str, ...] = tuple_of(SEGMENTS, SOME_SEGMENTS, SEGMENTS.__contains__, least=1)  # thinking is made of
@@ -126,7 +130,8 @@ class DataConfig(Section):
     AT: ClassVar[str] = "config.data"
     sources: Mapping[str, SourceConfig] = dataclasses.field(default_factory=dict)  # NAME = source(...): the mixture
     batch_size: int = number(8, least=1)  # rows of a step, over all devices and micro-batches
-    pack: int = number(1, least=1)  # dialogues that share a row, as far as they fit
+    pack: int = number(1, least=1)  # most dialogues that share a row
+    window: int = number(2048, least=1)  # dialogues among which rows are planned; more fill them better
     balance: float = number(0.0, least=0, most=1)  # 0 = emotions as they occur, 1 = about equally often, by repeating
     privileged: bool = flag(True)  # text readers (the teacher, stage write) are told what the user feels and why
     max_bad_share: float = number(0.02, least=0, most=1)  # a run stops when more of its records than this are bad
@@ -221,7 +226,8 @@ class CheckpointConfig(Section):
     every: int = number(200, least=1)  # steps; the last step is always saved
     keep: int = number(2, least=1)  # newest checkpoints that are kept
     initial: bool = flag(False)  # also save step 0, the model before training
-    allow_changes: bool = flag(False)  # resume although config or data differ from those the run began with
+    # fields and sections that may differ when a run goes on, such as ("objective", "data.sources.mine.records")
+    allow_changes: tuple[str, ...] = tuple_of((), "names of fields or sections", _is_name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Dialogues: the record schema, IEAT injection, layout of a dialogue into arrays, input pipelines."""
+"""Dialogues: the record schema, IEAT injection, layout of a dialogue into arrays."""

@@ -1,15 +1,17 @@
 """IEAT injection: what the user feels and why, as sentences of a think block, and when they are shown.
 
-Everything is a pure function of the record, the example's index and its random generator. An unknown label drops its
-sentence; nothing is invented.
+Everything is a pure function of the record and of the choices that are passed in. An unknown label drops its sentence;
+nothing is invented.
 """
 
-import math
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from ieat_jax.config.sections import SEGMENTS, InjectionConfig
+from ieat_jax.config.sections import INJECTION_MODES, SEGMENTS, InjectionConfig
+from ieat_jax.data.chance import Pick
 from ieat_jax.data.labels import (
     canonical_emotion,
     canonical_style,
@@ -25,6 +27,7 @@ from ieat_jax.data.records import Record, Turn, without_events
 
 # A longer transcript is not repeated in the thinking: characters, by language.
 LONGEST_TRANSCRIPT = {"en": 120, "zh": 40}
+BRACKETS = (" (", ")")  # around what a teacher is told besides a turn's words
 _CHINESE_EVENTS = {
     "sigh": "叹气声", "laughter": "笑声", "laugh": "笑声", "cough": "咳嗽声", "clears throat": "清嗓子的声音",
     "sob": "抽泣声", "crying": "哭声", "breath": "呼吸声", "gasp": "倒吸气声", "sniff": "吸鼻子的声音",
@@ -33,55 +36,83 @@ _VOICE_ENDINGS = ("声音", "语气", "语调", "嗓音", "声")
 _SENTENCE = re.compile(r"[^.!?。！？\n]*[.!?。！？\n]?\s*")
 
 
-def explicit_probability(config: InjectionConfig, index: int) -> float:
-    """Chance that the example `index` shows all of its thinking under the schedule."""
-    progress = min(1.0, index / config.decay_examples)
-    return config.floor + (config.start - config.floor) * 0.5 * (1 + math.cos(math.pi * progress))
+def explicit_probability(config: InjectionConfig, index: Any) -> Any:
+    """Chance that the example `index`, or each of an array of them, shows all of its thinking under the schedule."""
+    progress = np.minimum(1.0, np.asarray(index) / config.decay_examples)
+    return config.floor + (config.start - config.floor) * 0.5 * (1 + np.cos(np.pi * progress))
 
 
-def choose_mode(config: InjectionConfig, index: int, rng: np.random.Generator) -> tuple[str, int]:
-    """(mode, segments to remove from the left) of an example; more than 0 are removed in mode 'partial' only."""
-    explicit, partial = rng.random(2)
-    jitter = rng.exponential(config.jitter) if config.jitter else 0.0
-    mode = config.mode
-    if mode == "schedule":
-        if explicit < explicit_probability(config, index):
-            return "explicit", 0
-        mode = "partial" if partial < config.partial else "empty"
-    if mode != "partial":
-        return mode, 0
-    progress = min(1.0, index / config.decay_examples) if config.mode == "schedule" else 0.0
-    removed = 1 + int(progress * (len(SEGMENTS) - 2) + jitter)
-    return ("partial", removed) if removed < len(SEGMENTS) else ("empty", 0)
+def choose_modes(config: InjectionConfig, index: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(modes, as indices into INJECTION_MODES; segments to remove from the left) of turns of the examples `index` [n].
+
+    `draws` [3, n] are uniform in [0, 1). Segments are removed in mode 'partial' only.
+    """
+    progress = np.minimum(1.0, index / config.decay_examples) if config.mode == "schedule" else 0.0
+    jitter = -config.jitter * np.log1p(-draws[2])  # exponential
+    removed = 1 + (progress * (len(SEGMENTS) - 2) + jitter).astype(np.int64)
+    explicit, partial, empty = (INJECTION_MODES.index(name) for name in ("explicit", "partial", "empty"))
+    if config.mode == "schedule":
+        rest = np.where(draws[1] < config.partial, partial, empty)
+        modes = np.where(draws[0] < explicit_probability(config, index), explicit, rest)
+    else:
+        modes = np.full(len(index), INJECTION_MODES.index(config.mode))
+    modes = np.where((modes == partial) & (removed >= len(SEGMENTS)), empty, modes)
+    return modes, np.where(modes == partial, removed, 0)
 
 
-def thinking(record: Record, turn_index: int, rng: np.random.Generator) -> dict[str, str]:
-    """The think block of a turn: segment -> sentence, in the order of SEGMENTS, a paraphrase drawn for each.
+def thinking_wordings(record: Record, turn_index: int) -> dict[str, tuple[str, ...]]:
+    """Every paraphrase of a turn's think block: segment -> sentences, in the order of SEGMENTS.
 
     A segment whose facts are not annotated is absent. Thinking that the record brings itself is kept as the segment
     'state'; its template is used only when every fact that it names is known.
     """
     turn, language = record.turns[turn_index], _language(record)
     if turn.think_text:
-        return {"state": turn.think_text}
+        return {"state": (turn.think_text,)}
     facts = _facts(record, turn_index, language)
     if turn.think_template and (text := _filled_template(turn.think_template, facts)):
-        return {"state": text}
-    sentences = {}
+        return {"state": (text,)}
+    found: dict[str, tuple[str, ...]] = {}
     for kind in ("perceive", "voice", "state", "trajectory", "steady", "cause", "plan"):
         # 'voice' stands in for 'perceive' where the words are unknown; both are perception.
-        if SEGMENT_OF[kind] not in sentences and (sentence := _sentence(kind, facts, language, rng)):
-            sentences[SEGMENT_OF[kind]] = sentence
-    return sentences
+        if SEGMENT_OF[kind] not in found and (sentences := _wordings(kind, facts, language)):
+            found[SEGMENT_OF[kind]] = sentences
+    return found
 
 
-def privileged(record: Record, turn_index: int, rng: np.random.Generator) -> str:
-    """What the teacher is told besides the words: state, trajectory, cause and events in one line, '' if unknown."""
+def told_wordings(record: Record, turn_index: int) -> dict[str, tuple[str, ...]]:
+    """Every paraphrase of what a teacher is told besides the words: state, trajectory, cause, events -> sentences."""
     language = _language(record)
     facts = _facts(record, turn_index, language)
-    kinds = ("state", "trajectory", "steady", "cause", "events")
-    sentences = [sentence for kind in kinds if (sentence := _sentence(kind, facts, language, rng))]
-    return ("" if language == "zh" else " ").join(sentences)
+    kinds = {"state": "state", "trajectory": "trajectory", "steady": "trajectory", "cause": "cause", "events": "events"}
+    found = ((name, _wordings(kind, facts, language)) for kind, name in kinds.items())
+    return {name: sentences for name, sentences in found if sentences}
+
+
+def thinking(record: Record, turn_index: int, pick: Pick) -> dict[str, str]:
+    """The think block of a turn: segment -> sentence, in the order of SEGMENTS, a paraphrase picked for each."""
+    wordings = thinking_wordings(record, turn_index)
+    return {name: sentences[pick(name, len(sentences))] for name, sentences in wordings.items()}
+
+
+def privileged(record: Record, turn_index: int, pick: Pick) -> tuple[str, ...]:
+    """What the teacher is told besides the words: sentences on state, trajectory, cause and events, where known."""
+    wordings = told_wordings(record, turn_index)
+    return tuple(sentences[pick(name, len(sentences))] for name, sentences in wordings.items())
+
+
+def told_pieces(text: str, sentences: Sequence[str], language: str) -> tuple[str, ...]:
+    """The words of a turn and what is told besides them in brackets, as the pieces that become tokens one by one."""
+    if not sentences:
+        return (text,)
+    return (text, *BRACKETS[:1], *joined(sentences, language), *BRACKETS[1:])
+
+
+def joined(sentences: Sequence[str], language: str) -> tuple[str, ...]:
+    """The sentences with what parts them: a space before all but the first, nothing in Chinese."""
+    return tuple(
+        sentence if number == 0 or language == "zh" else " " + sentence for number, sentence in enumerate(sentences)
+    )
 
 
 def provenance(record: Record, turn_index: int) -> dict[str, str]:
@@ -156,16 +187,13 @@ def _language(record: Record) -> str:
     return "zh" if record.language == "zh" else "en"
 
 
-def _sentence(kind: str, facts: dict[str, str], language: str, rng: np.random.Generator) -> str:
-    """A drawn paraphrase, or '' where what it needs is unknown."""
+def _wordings(kind: str, facts: dict[str, str], language: str) -> tuple[str, ...]:
+    """Every paraphrase of a kind of sentence; none where what it needs is unknown."""
     needed = {
         "perceive": "transcript", "voice": "heard", "state": "emotion", "trajectory": "path", "steady": "steady",
         "cause": "cause", "plan": "style", "events": "events",
     }  # fmt: skip
-    if needed[kind] not in facts:
-        return ""
-    pool = POOLS[language][kind]
-    return fill(pool[int(rng.integers(len(pool)))], facts)
+    return tuple(fill(template, facts) for template in POOLS[language][kind]) if needed[kind] in facts else ()
 
 
 def _facts(record: Record, turn_index: int, language: str) -> dict[str, str]:

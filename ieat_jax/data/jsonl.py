@@ -9,23 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from ieat_jax.errors import UserError
-from ieat_jax.storage import local_path
+from ieat_jax.storage import without_address
 
 MAX_LINE_BYTES = 1_000_000
 MAX_DEPTH = 32
+HEAD = 64  # bytes, in which a sound, an archive or UTF-16 shows
 MAX_DIGITS = 18  # what 64 bits hold for certain
 
 
 class RecordError(UserError):
     """A line that is no record.
 
-    `code` is a stable short word for counting, `line` the line number from 1 (0 = the file as a whole).
+    `code` is a stable short word for counting, `line` the line number from 1 (0 = the file as a whole), `dialogue_id`
+    that of the record, where it could be read.
     """
 
     def __init__(self, code: str, path: str | Path, line: int, message: str):
         place = f"{path}:{line}" if line else str(path)
         super().__init__(f"{place}: {message} [{code}]")
         self.code, self.path, self.line, self.message = code, str(path), line, message
+        self.dialogue_id: str | None = None
 
     def __reduce__(self) -> "tuple[type[RecordError], tuple[str, str, int, str]]":
         """Errors travel between processes of a worker pool, so they must unpickle."""
@@ -49,7 +52,7 @@ def read_objects(path: str | Path) -> Iterator[tuple[int, dict | RecordError]]:
         RecordError: the file itself cannot be read (line 0).
         StorageError: it is in an object store.
     """
-    path = local_path(path, "records")
+    path = without_address(path, "records")
     try:
         # A pipe or device may never end, so this is checked before the file is opened.
         if not stat.S_ISREG(mode := path.stat().st_mode):
@@ -57,6 +60,10 @@ def read_objects(path: str | Path) -> Iterator[tuple[int, dict | RecordError]]:
             raise RecordError("not_a_file", path, 0, f"is {kind}; records are read from a JSON-lines file")
         with path.open("rb") as file:
             number = 0
+            head = file.read(HEAD).lstrip()
+            if head.count(b"\0") > 1 and not head.startswith(b"{"):  # said once, not for every line
+                raise RecordError("not_text", path, 0, "is no text; records are read from a JSON-lines file in UTF-8")
+            file.seek(0)
             while line := file.readline(MAX_LINE_BYTES + 1):
                 number += 1
                 too_long = len(line) > MAX_LINE_BYTES
@@ -73,6 +80,17 @@ def read_objects(path: str | Path) -> Iterator[tuple[int, dict | RecordError]]:
         raise
     except (OSError, ValueError) as error:  # ValueError: NUL in the name
         raise RecordError("unreadable", path, 0, f"cannot be read ({getattr(error, 'strerror', error)})") from error
+
+
+def count_lines(path: Path) -> int:
+    """Lines of a file, to say how far its reading is; 0 of one that cannot be read."""
+    try:
+        if not path.is_file():
+            return 0
+        with path.open("rb") as file:
+            return sum(part.count(b"\n") for part in iter(lambda: file.read(2**20), b""))
+    except OSError:
+        return 0
 
 
 def object_of_line(path: Path, number: int, line: bytes) -> dict | RecordError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,12 +38,13 @@ class TurnPlan:
     """One turn as it is to be laid out, every random choice already made."""
 
     clip: Clip | None  # what the student hears; None: it reads `text`
-    text: str  # what the student reads when there is no clip
-    teacher_text: str  # what the teacher reads
+    text: str | tuple[str, ...]  # what the student reads when there is no clip; pieces become tokens one by one
+    teacher_text: str | tuple[str, ...]  # what the teacher reads
     thinking: dict[str, str]  # segment -> sentence, in order; empty = empty think block
     response: str
     style: int = -1  # index into STYLES
     units: Sequence[int] | np.ndarray | None = None  # of the spoken reply
+    supervised: bool = True  # False: later turns see it, and nothing is learned from it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,20 +74,26 @@ class _Row(Lists):
         self.num_dialogues += 1
 
     def turn(self, plan: TurnPlan) -> None:
-        """Append a user turn and its answer as branches."""
+        """Append a user turn and, where it is supervised, its answer as branches."""
         chat = self.chat
         if plan.clip is None:
-            turn_states = add_user(self.tree, chat, text=self.encode(plan.text))
+            turn_states = add_user(self.tree, chat, text=self._ids(plan.text))
         else:
             clip = plan.clip.positions, len(self.clips) * self.per_clip
             turn_states = add_user(self.tree, chat, clip=clip)
             self.clips.append(plan.clip)
-        add_user(self.teacher, chat, text=self.encode(plan.teacher_text))
+        add_user(self.teacher, chat, text=self._ids(plan.teacher_text))
+        if not plan.supervised:
+            return
         answer = len(self.styles)
         self.styles.append(plan.style)
         said = self._branch(plan, plan.thinking, answer, turn_states)
         if self.options.internalise and plan.thinking:
             self._branch(plan, {}, answer, turn_states, teacher=said)
+
+    def _ids(self, text: str | tuple[str, ...]) -> list[int]:
+        pieces = (text,) if isinstance(text, str) else text
+        return [token for piece in pieces for token in self.encode(piece)]
 
     def history(self, plan: TurnPlan) -> None:
         """Append a turn's reply to the trunk: what later turns see of it."""
@@ -123,12 +130,11 @@ class _Row(Lists):
         branch = self.num_branches
         twin = teacher is not None
         pieces = self._thought(thinking) + self._said(plan.response)
-        ids = [token for tokens, _, _ in pieces for token in tokens]
+        kinds = [kind for tokens, kind in pieces for _ in tokens]
+        ids = [token for tokens, _ in pieces for token in tokens]
         opened = open_answer(tree, chat, branch, thinks=bool(thinking))
         first = tree.add(ids, branch=branch)
-        tree.answers[first:] = [
-            answer if kind == RESPONSE and not twin else -1 for tokens, kind, _ in pieces for _ in tokens
-        ]
+        tree.answers[first:] = [answer if kind == RESPONSE and not twin else -1 for kind in kinds]
         # A base without a think slot answers right behind the user's turn.
         before = first - 1 if opened else turn_states[-1]
         teacher_before = -1
@@ -137,40 +143,34 @@ class _Row(Lists):
             open_answer(self.teacher, chat, branch, thinks=bool(thinking))
             taught = self.teacher.add(ids, branch=branch)
             teacher_before = taught - 1 if opened else header
-        first_target, response_target = len(self.targets), -1
-        for offset, (token, kind, given) in enumerate(_tokens(pieces)):
+        response_target = len(self.targets) + next(i for i, kind in enumerate(kinds) if kind in (RESPONSE, END_OF_TURN))
+        for offset, (token, kind) in enumerate(zip(ids, kinds, strict=True)):
             at = before if offset == 0 else first + offset - 1
-            if kind in (RESPONSE, END_OF_TURN) and response_target < 0:
-                response_target = len(self.targets)
-            if given:
-                continue
             teacher_at = -1
             if teacher is not None:
-                teacher_at = self.targets[teacher[0] + len(self.targets) - first_target][0]
+                teacher_at = self.targets[teacher[0] + offset][0]
             elif teacher_before >= 0:
                 teacher_at = teacher_before if offset == 0 else taught + offset - 1
-            kinds = (NOT_SUPERVISED if twin else kind, kind if teacher_at >= 0 else NOT_SUPERVISED)
-            self.targets.append((at, token, kinds[0], teacher_at, kinds[1]))
+            own, taught_kind = NOT_SUPERVISED if twin else kind, kind if teacher_at >= 0 else NOT_SUPERVISED
+            self.targets.append((at, token, own, teacher_at, taught_kind))
         response_at = self.targets[response_target][0]  # the token before the first response token
         first_speak = self._spoken(plan, response_at, opened.start, turn_states, answer, thinking, teacher)
         return response_target, first_speak
 
-    def _thought(self, thinking: dict[str, str]) -> list[tuple[list[int], int, bool]]:
-        """Thinking after its opening, as (tokens, kind, given): what the format gives at inference has no target."""
+    def _thought(self, thinking: dict[str, str]) -> list[tuple[list[int], int]]:
+        """Thinking after its opening, as (tokens, kind).
+
+        Its whole close is learned, what follows `</think>` too: decoding gives it, but decoders of others, which run an
+        exported model, do not.
+        """
         pieces = []
         for number, (segment, sentence) in enumerate(thinking.items()):
             text = sentence if number == 0 else " " + sentence
-            pieces.append((self.encode(text), SEGMENT_KINDS[segment], False))
-        if thinking:
-            close = list(self.chat.think_close)
-            tag = self.chat.tokenizer.token_id("</think>")
-            end = next(place for place, token in enumerate(close, 1) if token == tag)
-            pieces += [(close[:end], FORMAT, False), (close[end:], FORMAT, True)]
-        return pieces
+            pieces.append((self.encode(text), SEGMENT_KINDS[segment]))
+        return [*pieces, (self.chat.think_close, FORMAT)] if thinking else []
 
-    def _said(self, response: str) -> list[tuple[list[int], int, bool]]:
-        ids = self.encode(response)
-        return [(ids, RESPONSE, False), ([self.chat.end_of_turn], END_OF_TURN, False)]
+    def _said(self, response: str) -> list[tuple[list[int], int]]:
+        return [(self.encode(response), RESPONSE), ([self.chat.end_of_turn], END_OF_TURN)]
 
     def _spoken(
         self,
@@ -243,19 +243,14 @@ class _Row(Lists):
 
     def is_full_for(self, plan: TurnPlan, shapes: Shapes) -> bool:
         """Whether a turn cannot fit for reasons that are known before its texts are tokens."""
-        spoken = 0 if plan.units is None or not self.options.speech else len(plan.units) // GROUP_SIZE + 1
+        spoken = plan.supervised and plan.units is not None and self.options.speech
+        groups = 0 if plan.units is None or not spoken else len(plan.units) // GROUP_SIZE + 1
         return (
-            len(self.styles) >= shapes.answers
+            (plan.supervised and len(self.styles) >= shapes.answers)
             or (plan.clip is not None and len(self.clips) >= shapes.clips)
             or (plan.clip is not None and len(self.tree) + plan.clip.positions > shapes.tokens)
-            or len(self.groups) + spoken > shapes.groups
+            or len(self.groups) + groups > shapes.groups
         )
-
-
-def _tokens(pieces: list[tuple[list[int], int, bool]]) -> Iterator[tuple[int, int, bool]]:
-    for tokens, kind, given in pieces:
-        for token in tokens:
-            yield token, kind, given
 
 
 def lay_out(
@@ -285,15 +280,6 @@ def lay_out(
             _check_alone(turns[0], row, shapes)
         counts.append(_append(turns, row, shapes))
     return to_arrays(row, shapes, teacher=options.teacher, frames=frames, mels=mels), counts
-
-
-def check_alone(plan: TurnPlan, chat: ChatFormat, shapes: Shapes, options: LayoutOptions, encode: Encode) -> None:
-    """Raise what `lay_out` raises for a first dialogue that begins with this turn.
-
-    Raises:
-        LayoutError: the turn alone is larger than a row; names the size and its config field.
-    """
-    _check_alone(plan, _Row(chat, 0, options, encode), shapes)
 
 
 def _check_alone(plan: TurnPlan, row: _Row, shapes: Shapes) -> None:

@@ -1,5 +1,6 @@
 """Bad records: set aside, counted and reported, and the end of a run when there are too many."""
 
+import errno
 import json
 import sys
 import threading
@@ -7,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from ieat_jax.errors import UserError
+from ieat_jax.storage import special
 
 
 class QuarantineError(UserError):
@@ -36,28 +38,30 @@ class Quarantine:
         with self._lock:
             self.total += count
 
-    def note(self, record_id: str, code: str, message: str) -> bool:
-        """Set a record aside; True if it was not noted before."""
+    def note(self, record_id: str, code: str, message: str, source: str = "") -> bool:
+        """Set a record of a source aside; True if it was not noted before."""
         with self._lock:
-            if record_id in self._notes:
+            name = f"{source}: {record_id}" if source else record_id
+            if name in self._notes:
                 return False
-            self._notes[record_id] = (code, message)
+            self._notes[name] = (code, message)
             if self.path is not None:
-                line = json.dumps({"id": record_id, "code": code, "message": message}, ensure_ascii=True)
+                fields = {"source": source} if source else {}
+                fields |= {"id": record_id, "code": code, "message": message}
+                line = json.dumps(fields, ensure_ascii=True)
                 try:
-                    self.path.parent.mkdir(parents=True, exist_ok=True)
-                    with self.path.open("a", encoding="utf-8") as file:
-                        file.write(line + "\n")
+                    _append(self.path, line)
                 except OSError as error:  # a list that cannot be written is no reason to end the work
                     print(
-                        f"{self.path}: cannot be written ({error.strerror}); bad records are counted", file=sys.stderr
+                        f"{self.path}: cannot be written ({error.strerror or error}); bad records are counted",
+                        file=sys.stderr,
                     )
                     self.path = None
             return True
 
     @property
     def notes(self) -> dict[str, tuple[str, str]]:
-        """Record id -> (code, message), in the order of their discovery."""
+        """Record -> (code, message), in the order of their discovery; "SOURCE: ID" where a source was named."""
         with self._lock:
             return dict(self._notes)
 
@@ -83,3 +87,11 @@ class Quarantine:
             f"{len(notes)} of {total} records are bad, more than the accepted share of {self.max_share:g} "
             f"({counts}). First: {first}{report}. Repair or remove them, or accept a larger share"
         )
+
+
+def _append(path: Path, line: str) -> None:
+    if kind := special(path):  # which would be waited for
+        raise OSError(errno.EINVAL, f"is {kind}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")

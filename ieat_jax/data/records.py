@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ieat_jax.audio.codec import IDENTITY_FIELDS
+from ieat_jax.data import keys
 from ieat_jax.data.jsonl import RecordError, check_object, kind_of, read_objects
 from ieat_jax.data.labels import (
     canonical_emotion,
@@ -94,6 +95,8 @@ class Record:
     codec: dict | None = None
     packed: bytes = field(default=b"{}", repr=False)  # the JSON object it was read from, its turns as null
     strange: tuple[tuple[str, str], ...] = ()  # ('language', what is named) that nobody understands
+    unread: tuple[tuple[str, str], ...] = ()  # (key, the name that it misses or '') that nobody reads
+    line: int = field(default=0, compare=False)  # of its file; 0 = made in Python
 
     @property
     def raw(self) -> dict:
@@ -143,6 +146,7 @@ def iter_records(path: str | Path) -> Iterator[tuple[int, Record | RecordError]]
                 message = f"dialogue_id {record.dialogue_id!r} stands in line {first} already"
                 raise RecordError("duplicate_id", path, number, message)
         except RecordError as error:
+            error.dialogue_id = value["dialogue_id"] if isinstance(value.get("dialogue_id"), str) else None
             yield number, error
         else:
             yield number, record
@@ -226,8 +230,10 @@ class _Parser:
             return None
         if type(value) is not kind:
             wanted = {str: "a string", int: "a whole number", list: "a list", dict: "an object"}[kind]
-            found = "absent" if key not in owner else "a fraction" if type(value) is float else kind_of(value)
-            self.fail("missing_key" if key not in owner else "wrong_type", f"{where}{key} must be {wanted}, is {found}")
+            if key not in owner:
+                self.fail("missing_key", f"{where}{key} must be {wanted}, is absent{keys.instead_of(key, owner)}")
+            found = "a fraction" if type(value) is float else kind_of(value)
+            self.fail("wrong_type", f"{where}{key} must be {wanted}, is {found}")
         return value
 
     def record(self, value: dict) -> Record:
@@ -248,7 +254,8 @@ class _Parser:
         codec = self.get(meta, "codec", dict, "ieat_meta.")
         spoken = any(turn.units is not None for turn in turns)
         if codec is None and spoken:
-            self.fail("no_codec", "has units but no ieat_meta.codec that says which codec they are of")
+            slip = keys.instead_of("codec", meta) or keys.instead_of("ieat_meta", value)
+            self.fail("no_codec", "has units but no ieat_meta.codec that says which codec they are of" + slip)
         if codec is not None and (missing := [name for name in IDENTITY_FIELDS if name not in codec]):
             self.fail("missing_key", f"ieat_meta.codec lacks {', '.join(missing)}")
         self.unit_range(turns, codec)
@@ -261,6 +268,8 @@ class _Parser:
             codec=codec,
             packed=self.packed(value | {"turns": None}),
             strange=tuple(strange),
+            unread=keys.unread_keys(value),
+            line=self.line,
         )
 
     def unit_range(self, turns: tuple[Turn, ...], codec: dict | None) -> None:

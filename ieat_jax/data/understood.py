@@ -1,5 +1,7 @@
 """Which labels of records nobody understands: counted, reported, and refused where they are more than a share.
 
+And which keys nobody reads (`keys.py`), which are told beside them, but may be a user's own.
+
 A label that is not understood counts as unknown, so that its sentence is left out of the thinking. Without a count, a
 corpus in a spelling of its own would train without a single emotion, and say nothing.
 """
@@ -10,6 +12,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 
+from ieat_jax.data.keys import Unread
 from ieat_jax.data.labels import EMOTIONS, INTENSITIES, STYLES
 from ieat_jax.data.records import Record
 from ieat_jax.errors import UserError
@@ -34,6 +37,7 @@ class Labels:
 
     given: Counter[str] = dataclasses.field(default_factory=Counter)
     strange: dict[str, Counter[str]] = dataclasses.field(default_factory=lambda: {name: Counter() for name in _FIELDS})
+    unread: Unread = dataclasses.field(default_factory=Unread)
 
     def add(self, record: Record) -> None:
         """Count one record. A label that says by itself that nothing is known is not counted."""
@@ -41,6 +45,7 @@ class Labels:
             self.given[name] += 1
             self.strange[name][raw] += 1
         self.given["language"] += not record.strange
+        self.unread.add(record.unread)
         for turn in record.turns:
             self.given["emotion"] += turn.emotion is not None
             self.given["style"] += turn.response_emotion is not None
@@ -72,14 +77,14 @@ class Labels:
         return f"{found.total()} of {self.given[name]} {carriers} carry {label} nobody understands: {listed}{more}"
 
 
-def check_labels(records: Iterable[Record], max_share: float, where: object) -> list[str]:
-    """Sentences for people about the labels of `records` that nobody understands; none = all is well.
+def told_of(records: Iterable[Record], max_share: float, where: object) -> list[str]:
+    """Sentences for people about what means nothing in `records`, before they are used: labels and keys.
 
     Raises:
-        LabelError: they are more than `max_share` of their field; `where` names the records.
+        LabelError: labels nobody understands are more than `max_share` of their field; `where` names the records.
     """
     labels = Labels()
     for record in records:
         labels.add(record)
     labels.check(max_share, where)
-    return labels.sentences()
+    return [f"{sentence}; they count as unknown" for sentence in labels.sentences()] + labels.unread.sentences()

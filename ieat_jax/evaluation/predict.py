@@ -14,14 +14,14 @@ import numpy as np
 from ieat_jax.audio.files import MIN_SECONDS, SAMPLE_RATE
 from ieat_jax.data.jsonl import read_objects
 from ieat_jax.errors import UserError
-from ieat_jax.evaluation.asr import WhisperASR
+from ieat_jax.evaluation.asr import WhisperASR, check_installed
 from ieat_jax.evaluation.controls import control_dialogues
 from ieat_jax.evaluation.items import Answer, Item, spread, understand
-from ieat_jax.evaluation.progress import Progress
 from ieat_jax.evaluation.teacher_forced import read_units
 from ieat_jax.evaluation.words import language_of
 from ieat_jax.inference.generator import Generator, Reply
 from ieat_jax.inference.prompt import UserTurn
+from ieat_jax.progress import Progress
 from ieat_jax.runs.folder import Run
 from ieat_jax.training.rows import evaluation_batches
 
@@ -97,6 +97,10 @@ def predict(
         CodecError: the records have units of another codec.
         UserError: Whisper is not installed.
     """
+    spoken = chosen_to_speak(generator, len(items), options)
+    listens = bool(spoken) and "transcripts" in wanted and options.asr
+    if listens:
+        check_installed()  # before hours of replies
     made: set[Need] = {"thinking"} if options.think else set()
     nothing = np.zeros(0, int)
     units = (nothing, nothing)
@@ -104,7 +108,6 @@ def predict(
     if "units" in wanted and run.codec is not None and run.model.speak is not None:
         units = predict_units(run, generator, records, options)
         made.add("units")
-    spoken = chosen_to_speak(generator, len(items), options)
     answers = [understand(reply) for reply in reply_all(generator, items, spoken, options)]
     controls = {}
     if "controls" in wanted and options.controls and options.think:
@@ -113,7 +116,7 @@ def predict(
     transcripts = {}
     if spoken:
         made.add("speech")
-        if "transcripts" in wanted and options.asr:
+        if listens:
             transcripts = transcribe(items, answers, spoken)
             made.add("transcripts")
     return Predictions(items, answers, frozenset(made), controls, spoken, transcripts, units, options.seed)

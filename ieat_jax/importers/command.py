@@ -8,7 +8,7 @@ import importlib
 import pkgutil
 import time
 
-from ieat_jax.cli import path_argument
+from ieat_jax.cli import add_output, path_argument
 from ieat_jax.importers import corpora
 from ieat_jax.importers.corpus import SPLITS, Corpus, CorpusError, Place
 
@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("corpus", nargs="?", metavar="CORPUS", help="which corpus; --list names them")
     parser.add_argument("folder", nargs="?", type=path_argument, metavar="FOLDER", help="where it was unpacked to")
     parser.add_argument("--list", action="store_true", help="the corpora: options, licence, where to get them")
-    parser.add_argument(
-        "--out", type=path_argument, help="a file NAME.jsonl for all records, or a folder for a file per split"
+    add_output(
+        parser, "a file NAME.jsonl for all records, or a folder for a file per split", required=False, folder=None
     )
     parser.add_argument("--split", nargs="+", choices=SPLITS, help="the splits that are written (default: all)")
     parser.add_argument(

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ieat_jax.cli import path_argument
+from ieat_jax.cli import add_output, path_argument
 from ieat_jax.data.records import read_records, to_json, write_records
 from ieat_jax.importers.corpus import CorpusError, Refusal
 from ieat_jax.importers.dialogues import exported
@@ -15,7 +15,7 @@ from ieat_jax.importers.dialogues import exported
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `prepare export`."""
     parser.add_argument("records", nargs="+", type=path_argument, metavar="RECORDS", help="of `prepare import humdial`")
-    parser.add_argument("--out", required=True, type=path_argument, help="folder for the tree of lists")
+    add_output(parser, "folder for the tree of lists")
 
 
 def run(arguments: argparse.Namespace) -> int:

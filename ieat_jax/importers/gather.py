@@ -18,6 +18,7 @@ from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, RecordError, parse_record
 from ieat_jax.data.understood import Labels
 from ieat_jax.importers.corpus import Corpus, CorpusError, Found, Place, Refused
+from ieat_jax.progress import counted
 
 MAX_SECONDS = 600.0  # nobody speaks for longer in one turn; `prepare check` knows the window of a model
 CHUNK = 256  # records whose audio is looked at together
@@ -89,7 +90,7 @@ def import_corpus(
     max_bad_share: float,
     listen: bool = True,
 ) -> tuple[Account, list[str]]:
-    """Write the records of a corpus; (the account, sentences about labels).
+    """Write the records of a corpus; (the account, sentences about labels and keys that nobody understands).
 
     Nothing is written where an error is raised, but for the list of what was set aside.
 
@@ -108,7 +109,7 @@ def import_corpus(
     account, labels, ids = Account(), Labels(), set[str]()
     faults, told = Quarantine(max_bad_share), Quarantine(1.0, targets.quarantine)
     with targets:
-        for item in _checked(corpus.find(place), place, listen):
+        for item in counted(_checked(corpus.find(place), place, listen), f"inputs of {corpus.name}", None):
             if isinstance(item, Found):
                 item = _with_provenance(item, corpus)
                 try:
@@ -135,7 +136,7 @@ def import_corpus(
         if not account.records:
             raise CorpusError(f"{place.path}: nothing of it can be used; {targets.quarantine} says why")
         targets.complete()
-    return account, labels.sentences()
+    return account, [*labels.sentences(), *labels.unread.sentences()]
 
 
 def _refused(item: Found, code: str, message: str) -> Refused:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ieat_jax.data.jsonl import MAX_LINE_BYTES, RecordError, object_of_line, read_objects
 from ieat_jax.errors import UserError
+from ieat_jax.storage import local_path
 
 MAX_BYTES = 1 << 28  # of a file that is read as a whole
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
@@ -33,9 +34,10 @@ def read_text(path: str | Path, *encodings: str) -> str:
         TableError: it cannot be opened, is too large, or no encoding fits.
     """
     try:
-        if Path(path).stat().st_size > MAX_BYTES:
+        file = local_path(path, "list")
+        if file.stat().st_size > MAX_BYTES:
             raise TableError(f"{path}: has more than {MAX_BYTES >> 20} MiB; lists of that size are read as .jsonl")
-        data = Path(path).read_bytes()
+        data = file.read_bytes()
     except OSError as error:
         raise TableError(f"{path}: cannot be read ({error.strerror})") from error
     marked = next((name for mark, name in _MARKS if data.startswith(mark)), None)
@@ -110,7 +112,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | UserError]]:
             raise TableError(str(error)) from error
         return
     try:
-        with gzip.open(path) as file:
+        with gzip.open(local_path(path, "list")) as file:
             number = 0
             while line := file.readline(MAX_LINE_BYTES + 1):
                 number += 1

@@ -14,7 +14,7 @@ from ieat_jax.audio.codec import UnitCodec
 from ieat_jax.errors import UserError
 from ieat_jax.inference.listener import Listener
 from ieat_jax.inference.prompt import HostPrompt, Prompt, PromptBuilder, UserTurn, stack_prompts
-from ieat_jax.inference.sampling import Sampling, UnitSampling
+from ieat_jax.inference.sampling import Sampling, UnitSampling, check_numbers
 from ieat_jax.inference.speech_decode import SpeechPlan, UnitRules, decode_speech
 from ieat_jax.inference.text_decode import ENDED, TextRules, TextState, decode_text
 from ieat_jax.model.config import ModelConfig
@@ -44,6 +44,7 @@ class Limits:
     speech_seconds: float = 15.0
 
     def __post_init__(self):
+        check_numbers("generation limit ", self)
         for name in ("think", "response", "speech_seconds"):
             if not getattr(self, name) > 0:
                 raise UserError(f"generation limit {name} is {getattr(self, name)}; it must be above 0")

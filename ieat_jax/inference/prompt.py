@@ -1,5 +1,6 @@
 """Prompts: the user's turns with their audio, tokenised by the same chat pieces as in training."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -72,15 +73,22 @@ def load_audio(audio: Path | str | np.ndarray, max_seconds: float) -> np.ndarray
 
     Raises:
         AudioError: the file cannot be read.
-        PromptError: a waveform that is too short, or of another shape.
+        PromptError: a waveform that is too short, or of another shape or type, or that holds NaN or infinity.
     """
-    if not isinstance(audio, np.ndarray):
+    if isinstance(audio, str | os.PathLike):
         return read_audio(audio, max_seconds=max_seconds)
+    if not isinstance(audio, np.ndarray) or audio.dtype.kind != "f":
+        kind = f"an array of {audio.dtype}" if isinstance(audio, np.ndarray) else type(audio).__name__
+        raise PromptError(
+            f"{kind} cannot be heard; give a sound file, or a waveform as an array of floats between -1 and 1"
+        )
     if audio.ndim != 1 or len(audio) < MIN_SECONDS * SAMPLE_RATE:
         raise PromptError(
             f"a waveform of shape {audio.shape} cannot be heard; it must be [samples] at 16 kHz, "
             f"{MIN_SECONDS:g} s or longer"
         )
+    if not np.isfinite(audio).all():
+        raise PromptError("a waveform with NaN or infinity in it cannot be heard")
     return audio.astype(np.float32)
 
 

@@ -36,9 +36,11 @@ from ieat_jax.objectives.losses import (
     segment_report,
     weighted,
 )
-from ieat_jax.objectives.own import Forward, measured, own_losses
+from ieat_jax.objectives.own import Forward, own_losses
 
 Objective = Callable[[UnifiedModel, Batch], Parts]
+# What `text_part` reports beside the losses, unweighted.
+REPORTED = ("ce_response", *(f"ce_{name}" for name in SEGMENT_KINDS))
 Heard = tuple[jax.Array, jax.Array]
 
 
@@ -75,19 +77,34 @@ def make_objective(config: RunConfig) -> tuple[Objective, Mapping[str, float]]:
     """Return the objective of a run's stage, and the factors that its losses are added up with.
 
     Raises:
-        ConfigError: there is no such stage, all of its losses are switched off, or a user's own cannot be used.
+        ConfigError: there is no such stage, all of its losses are switched off, or a user's own cannot be used. When it
+            is called: a factor above 0 whose loss the stage does not compute, or a user's own that fails.
     """
     stage, settings = stage_of(config), config.objective
     factors = {name: getattr(settings, name) for name in stage.losses}
-    own, own_factors = own_losses(settings, factors)
+    own, own_factors = own_losses(settings, config.stage, REPORTED)
 
     def objective(model: UnifiedModel, batch: Batch) -> Parts:
         parts, forward = stage.function(model, batch, settings)
-        for name, loss in own.items():
-            parts[name] = measured(name, loss(model, batch, forward))
-        return parts
+        _check_computed(config.stage, factors, parts, forward)
+        return parts | {name: loss(model, batch, forward) for name, loss in own.items()}
 
     return objective, factors | own_factors
+
+
+def _check_computed(stage: str, factors: Mapping[str, float], parts: Parts, forward: Forward) -> None:
+    """Refuse a run that would go on without a loss that it asks for."""
+    absent = [f"config.objective.{name} = {by:g}" for name, by in factors.items() if by > 0 and name not in parts]
+    if not absent:
+        return
+    reasons = [f"stage {stage} does not compute it in this run"]
+    if STAGES[stage].taught and forward.teacher is None:
+        reasons.append("no teacher reads along (config.data.shapes.teacher_tokens)")
+    if STAGES[stage].speaks and forward.spoken is None:
+        reasons.append("nothing is spoken (config.model.speak.enabled, config.data.shapes.speak)")
+    raise ConfigError(
+        f"{', '.join(absent)}: {': '.join(reasons)}; set the factor to 0, or switch on what the loss needs"
+    )
 
 
 def hear(model: UnifiedModel, batch: Batch) -> Heard | None:
@@ -162,7 +179,9 @@ def align_parts(
     """Self-distillation; `heard` replaces what Listen hears. Without a loss on text the LLM is not run at all."""
     heard = hear(model, batch) if heard is None else heard
     attribute = attribute_part(model, batch, heard)
-    if not (settings.ce > 0 or settings.kl > 0 or settings.eot > 0 or settings.extra):
+    if not (
+        settings.extra or any(getattr(settings, name) > 0 for name in STAGES["align"].losses if name != "attribute")
+    ):
         return {"attribute": attribute}, Forward(heard)
     states, written = read(model, batch, heard)
     teacher = read_as_teacher(model, batch) if batch.teacher_tokens.shape[1] else None

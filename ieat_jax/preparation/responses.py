@@ -9,14 +9,15 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ieat_jax.data.injection import privileged
+from ieat_jax.data.chance import chooser
+from ieat_jax.data.injection import privileged, told_pieces
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, to_json
 from ieat_jax.errors import UserError
@@ -27,7 +28,8 @@ from ieat_jax.interop.families.llm import load_llm
 from ieat_jax.model.config import ListenConfig, ModelConfig, SpeakConfig
 from ieat_jax.model.names import map_named
 from ieat_jax.model.unified import build_model
-from ieat_jax.preparation.asking.recorded import AskError, Recorded
+from ieat_jax.preparation.asking.recorded import Recorded
+from ieat_jax.progress import Progress
 from ieat_jax.text.chat import ChatFormat
 
 _Key = tuple[tuple[str, str | None], ...]  # (words, reply) of every turn
@@ -54,8 +56,8 @@ def text_generator(spec: str, system_text: str, *, max_response: int = 24, batch
 
 def told(record: Record, index: int) -> str:
     """What the teacher reads of a turn: its words, and what the user feels where that is known; always the same."""
-    known = privileged(record, index, np.random.default_rng(0))
-    return f"{record.turns[index].text} ({known})" if known else record.turns[index].text
+    known = privileged(record, index, chooser(np.random.default_rng(0)))
+    return "".join(told_pieces(record.turns[index].text, known, record.language))
 
 
 def first_prompts(records: Sequence[Record]) -> list[tuple[UserTurn, ...]]:
@@ -88,7 +90,8 @@ def add_responses(
     history: list[tuple[UserTurn, ...]] = [()] * len(records)
     values: list[dict[str, Any] | None] = [copy.deepcopy(to_json(record)) for record in records]
     answers: dict[_Key, str | UserError] = {}
-    for index in range(max((len(record.turns) for record in records), default=0)):
+    turns_at_most = max((len(record.turns) for record in records), default=0)
+    for index in range(turns_at_most):
         asked = {
             number: (*history[number], UserTurn(text=told(record, index)))
             for number, record in enumerate(records)
@@ -96,7 +99,8 @@ def add_responses(
         }
         open_turns = {_key(turns): turns for number, turns in asked.items() if not _said(records[number], index)}
         new = {key: turns for key, turns in open_turns.items() if key not in answers}
-        for key, reply in zip(new, replies(generator, list(new.values())), strict=True):
+        said = _asked(generator, list(new.values()), (index + 1, turns_at_most))
+        for key, reply in zip(new, said, strict=True):
             if not isinstance(reply, UserError) and not reply.text:
                 reply = UserError(f"{source} answers nothing to {new[key][-1].text!r}; use another LLM or system text")
             if isinstance(reply, UserError) and quarantine is None:
@@ -116,23 +120,29 @@ def add_responses(
     return values, sum(not isinstance(answer, UserError) for answer in answers.values())
 
 
-def replies(generator: Generator | Recorded, dialogues: list[tuple[UserTurn, ...]]) -> list[Reply | UserError]:
-    """A reply to each, or what is wrong with it: where all together fail, each is asked on its own.
+def _asked(
+    generator: Generator | Recorded, dialogues: list[tuple[UserTurn, ...]], part: tuple[int, int]
+) -> list[Reply | UserError]:
+    """A reply to each, or what is wrong with it; people see how far it is."""
+    if isinstance(generator, Recorded):
+        return generator.replies(dialogues, part)
+    with Progress("prompts answered", len(dialogues), part=part) as progress:
+        return replies(generator, dialogues, progress.done)
 
-    Raises:
-        AskError: nothing can be asked any more.
-    """
+
+def replies(
+    generator: Generator, dialogues: list[tuple[UserTurn, ...]], done: Callable[[int], None] = lambda count: None
+) -> list[Reply | UserError]:
+    """A reply to each, or what is wrong with it: where all together fail, each is asked on its own."""
     if not dialogues:
         return []
     try:
-        return list(generator.reply(dialogues, think=False))
-    except AskError:
-        raise
+        return list(generator.reply(dialogues, think=False, done=done))
     except UserError as error:
         if len(dialogues) == 1:
             return [error]
     middle = len(dialogues) // 2
-    return [*replies(generator, dialogues[:middle]), *replies(generator, dialogues[middle:])]
+    return [*replies(generator, dialogues[:middle], done), *replies(generator, dialogues[middle:], done)]
 
 
 def _whole_sentences(reply: Reply) -> str:

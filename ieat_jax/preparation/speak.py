@@ -14,7 +14,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +23,11 @@ from typing import Any
 import numpy as np
 
 from ieat_jax.audio.files import AudioError, read_audio, write_wav
-from ieat_jax.cli import path_argument
+from ieat_jax.cli import add_output, path_argument
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, read_records, to_json, without_events, write_records
 from ieat_jax.errors import UserError
+from ieat_jax.progress import counted
 
 MAX_SECONDS = 600.0
 PACKAGED = "package:hibari"
@@ -59,9 +59,7 @@ class Line:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `prepare speak`."""
     parser.add_argument("records", nargs="+", type=path_argument, metavar="RECORDS", help="JSONL of dialogues")
-    parser.add_argument(
-        "--out", required=True, type=path_argument, help="folder for audio/ and files of the same names"
-    )
+    add_output(parser, "folder for audio/ and files of the same names")
     parser.add_argument(
         "--command",
         dest="template",
@@ -182,11 +180,10 @@ def speak_lines(
         return None
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for number, (line, error) in enumerate(zip(open_lines, pool.map(one, open_lines), strict=True), 1):
+        spoken = counted(pool.map(one, open_lines), "utterances spoken", len(open_lines))
+        for line, error in zip(open_lines, spoken, strict=True):
             if error is not None:
                 failed[line] = error
-            if number % 500 == 0 or number == len(open_lines):
-                print(f"{number - len(failed)} of {len(open_lines)} utterances spoken", file=sys.stderr)
     return failed
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ieat_jax.data.injection import privileged, thinking
+from ieat_jax.data.chance import chooser
+from ieat_jax.data.injection import joined, privileged, thinking
 from ieat_jax.data.labels import EMOTIONS, INTENSITIES, LANGUAGES, STYLES, emotion_word, intensity_word, style_word
 from ieat_jax.data.pools import ARROW, POOLS, fill
 from ieat_jax.data.records import Record
@@ -26,12 +27,13 @@ def tokenizer_texts(records: Iterable[Record], *, seed: int = 0) -> Iterator[str
 
 
 def _texts(records: Iterable[Record], seed: int) -> Iterator[str]:
-    rng = np.random.default_rng(seed)
+    pick = chooser(np.random.default_rng(seed))
     yield from ROLES
     for record in records:
         for index, turn in enumerate(record.turns):
-            yield from filter(None, (turn.text, turn.response_text, privileged(record, index, rng)))
-            if sentences := thinking(record, index, rng):
+            known = "".join(joined(privileged(record, index, pick), record.language))
+            yield from filter(None, (turn.text, turn.response_text, known))
+            if sentences := thinking(record, index, pick):
                 yield " ".join(sentences.values())
     yield from pool_sentences()
 

@@ -3,7 +3,8 @@
 import json
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -12,13 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from ieat_jax.audio.codec import UnitCodec, check_identity
-from ieat_jax.audio.files import AudioError, read_audio
+from ieat_jax.audio.files import SAMPLE_RATE, AudioError, read_audio
 from ieat_jax.codecs.load import load_codec
 from ieat_jax.codecs.mel import MelCodec, train_mel_codec
 from ieat_jax.codecs.source_filter import MELS, analyse
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, with_units
 from ieat_jax.errors import UserError
+from ieat_jax.progress import Progress, counted
+from ieat_jax.storage import local_path
 
 MAX_SECONDS = 60.0  # of one reply
 HELD_OUT = 8  # clips that tell how well a codec does
@@ -37,11 +40,19 @@ def reply_files(records: Iterable[Record]) -> list[str]:
 
 
 def train_on_replies(
-    files: Sequence[str], root: Path, quarantine: Quarantine, *, codes: int, minutes: float, seed: int
+    files: Sequence[str],
+    root: Path,
+    quarantine: Quarantine,
+    *,
+    codes: int,
+    minutes: float,
+    seed: int,
+    places: Mapping[str | None, str] | None = None,
 ) -> tuple[MelCodec, dict[str, float]]:
     """Train a codec on replies drawn at random, `minutes` at most -> (codec, figures of `resynthesis` on others).
 
-    A file that cannot be used is noted in the quarantine under its path. Figures are empty for small corpora.
+    A file that cannot be used is noted in the quarantine under its path, with where records name it (`places`). Figures
+    are empty for small corpora.
 
     Raises:
         UnitError: no replies. CodecError: too little speech.
@@ -50,20 +61,43 @@ def train_on_replies(
         raise UnitError("no record has a response_audio: there is nothing to train a codec on")
     order = [files[index] for index in np.random.default_rng(seed).permutation(len(files))]
     held_out = order[: min(HELD_OUT, len(order) // 20)]
-    codec = train_mel_codec(
-        _readable(order[len(held_out) :], root, quarantine), codes=codes, max_minutes=minutes, seed=seed
-    )
-    waveforms = list(_readable(held_out, root, quarantine))
+    parts = 4 if held_out else 3
+    places = places or {}
+    spoken = _watched(order[len(held_out) :], root, quarantine, places, minutes, parts)
+    codec = train_mel_codec(spoken, codes=codes, max_minutes=minutes, seed=seed, part=(2, parts))
+    waveforms = list(_readable(held_out, root, quarantine, places))
     return codec, resynthesis(codec, waveforms) if waveforms else {}
 
 
-def _readable(files: Iterable[str], root: Path, quarantine: Quarantine) -> Iterator[np.ndarray]:
+def _watched(
+    files: Sequence[str],
+    root: Path,
+    quarantine: Quarantine,
+    places: Mapping[str | None, str],
+    minutes: float,
+    parts: int,
+) -> Iterator[np.ndarray]:
+    """The waveforms, with a progress: they end with the files, or when `minutes` are read."""
+    seconds, known = 0.0, 0
+    with Progress("codec: speech analysed, in per cent", 100, part=(1, parts)) as progress:
+        for number, file in enumerate(files, 1):
+            for waveform in _readable([file], root, quarantine, places):
+                seconds += len(waveform) / SAMPLE_RATE
+                yield waveform
+            share = max(number / len(files), seconds / max(60 * minutes, 1))
+            progress.done(new := min(100, int(100 * share)) - known)
+            known += new
+
+
+def _readable(
+    files: Iterable[str], root: Path, quarantine: Quarantine, places: Mapping[str | None, str]
+) -> Iterator[np.ndarray]:
     for file in files:
         quarantine.expect(1)
         try:
             yield read_audio(file, max_seconds=MAX_SECONDS, root=root)
         except AudioError as error:
-            quarantine.note(file, error.code, str(error))
+            quarantine.note(file, error.code, f"{places[file]}: {error}" if file in places else str(error))
 
 
 def resynthesis(codec: UnitCodec, waveforms: Sequence[np.ndarray]) -> dict[str, float]:
@@ -73,7 +107,7 @@ def resynthesis(codec: UnitCodec, waveforms: Sequence[np.ndarray]) -> dict[str, 
     voiced; 'voicing': share of frames with the same voicing.
     """
     spectrum, level, pitch, voicing = [], [], [], []
-    for waveform in waveforms:
+    for waveform in counted(waveforms, "codec: replies compared", len(waveforms), part=(4, 4)):
         (before, voiced), (after, voiced_after) = (
             analyse(wave[: len(waveform)]) for wave in (waveform, codec.decode(codec.encode(waveform)))
         )
@@ -178,7 +212,7 @@ class _Journal:
     """A file of what was encoded: a line for each audio file, which counts while the file and the codec are those."""
 
     def __init__(self, path: Path, codec: Path, root: Path):
-        self.path, self.root = path, root
+        self.path, self.root = local_path(path, "units"), root
         self.identity = load_codec(codec).identity()
 
     def read(self, files: Iterable[str]) -> dict[str, np.ndarray]:
@@ -187,10 +221,12 @@ class _Journal:
             return {}
         lines, wanted = {}, set(files)
         for line in self.path.read_bytes().splitlines():
-            with suppress(ValueError, KeyError, TypeError):  # the last line may be cut off
-                entry = json.loads(line)
-                if (entry["codec"], entry["root"]) == (self.identity, str(self.root)) and entry["file"] in wanted:
-                    lines[entry["file"]] = entry
+            mark, _, text = line.partition(b" ")
+            if mark != _mark(text):  # the last line may be cut off, and any may be damaged
+                continue
+            entry = json.loads(text)
+            if (entry["codec"], entry["root"]) == (self.identity, str(self.root)) and entry["file"] in wanted:
+                lines[entry["file"]] = entry
         return {
             file: np.asarray(entry["units"], np.int32)
             for file, entry in lines.items()
@@ -202,14 +238,19 @@ class _Journal:
         entry = {"file": file, "root": str(self.root), "state": self._state(file), "codec": self.identity}
         entry["units"] = units.tolist()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(entry) + "\n")
+        text = json.dumps(entry).encode()
+        with self.path.open("ab") as out:
+            out.write(_mark(text) + b" " + text + b"\n")
 
     def _state(self, file: str) -> list[int]:
         with suppress(OSError):
             status = (self.root / file).stat()
             return [status.st_size, status.st_mtime_ns]
         return []
+
+
+def _mark(text: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(text)
 
 
 @contextmanager
@@ -255,7 +296,7 @@ def add_units(
                 found[turn.turn_id] = result
         if bad is not None:
             name = f"{where}: {record.dialogue_id}"
-            quarantine.note(name, bad.code, f"{name}: {bad}")
+            quarantine.note(name, bad.code, f"{where}:{record.line}: {record.dialogue_id}: {bad}")
         else:
             kept.append(with_units(record, found, identity) if found else record)
     return kept

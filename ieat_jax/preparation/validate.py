@@ -1,5 +1,6 @@
 """Strict validation of a manifest before it is trained on: every line, every audio file."""
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ def check_manifest(
     codec: dict | None = None
     lines = iter_records(path)
     empty = True
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # more would not be faster, but hold more files in memory
         while part := list(islice(lines, 256)):
             empty = False
             files = dict.fromkeys(file for _, record in part for file in _files(record, max_seconds))
@@ -57,7 +58,7 @@ def check_manifest(
             for line, record in part:
                 if isinstance(record, RecordError):
                     usable.add(None)
-                    yield line, [Problem(line, None, record.code, record.message)]
+                    yield line, [Problem(line, record.dialogue_id, record.code, record.message)]
                     continue
                 errors = {file: known[file] for file in _files(record, max_seconds) if known[file] is not None}
                 labels.add(record)

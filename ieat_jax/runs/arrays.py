@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, NamedSharding, Sharding, SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
+from ieat_jax import processes
 from ieat_jax.errors import UserError
 from ieat_jax.model.names import named_leaves
 from ieat_jax.runs.fingerprints import fingerprints
@@ -137,13 +137,11 @@ def agreed(path: epath.Path, read: Callable[[], Result]) -> Result:
     except Exception as error:
         problem = _damage_or_cause(path, error)
         severity = 1 if isinstance(problem, DamagedError) else 2
-    if jax.process_count() > 1:
-        with jax.set_mesh(None):
-            worst = int(multihost_utils.process_allgather(np.array(severity)).max())
-        if worst > severity:
-            problem = DamagedError("another process finds it so")
-            if worst == 2:
-                problem = CheckpointError(f"{path}: another process cannot read it now; try again")
+    worst = max(processes.gather("checkpoint", severity))
+    if worst > severity:
+        problem = DamagedError("another process finds it so")
+        if worst == 2:
+            problem = CheckpointError(f"{path}: another process cannot read it now; try again")
     if problem is not None:
         raise problem
     return results[0]

@@ -15,9 +15,9 @@ from typing import Any
 
 import jax
 from etils import epath
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from ieat_jax import processes
 from ieat_jax.runs.arrays import (
     CheckpointError,
     DamagedError,
@@ -197,7 +197,7 @@ class Checkpoints:
     def _set_aside(self, path: epath.Path) -> str:
         """Rename a damaged step to N.corrupt, so that it is neither tried again nor counted."""
         target = next(name for name in corrupt_names(path) if not name.exists())
-        _barrier(f"corrupt {path.name}")  # all have chosen the same name before it exists
+        processes.gather("name of a damaged step", None)  # all have chosen the same name before it exists
         agreed(path, lambda: path.rename(target) if jax.process_index() == 0 else None)
         self._orbax.reload()
         return f"; renamed to {target.name}"
@@ -311,12 +311,6 @@ def _damaged_frozen(folder: epath.Path, error: Exception) -> CheckpointError:
 
 def _differing(there: Table, here: Table) -> list[str]:
     return [name for name in there | here if there.get(name) != here.get(name)]
-
-
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        with jax.set_mesh(None):
-            multihost_utils.sync_global_devices(name)
 
 
 def _quietly(function: Callable[[], Any]) -> None:

@@ -18,16 +18,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-from jax.experimental import multihost_utils
-
+from ieat_jax import processes
 from ieat_jax.runs.folder import RunError, cannot_write
 from ieat_jax.runs.paths import absolute
 
 FILE = "claim.json"
 BEAT = 5.0  # seconds between two signs of life
 DEAD = 20.0  # seconds without one
+SEEN = 10.0  # seconds until a network file system shows a new file everywhere
 
 
 class Claim:
@@ -42,19 +40,24 @@ class Claim:
         absolute(folder)  # a path that cannot be used is refused before anything is made
         self.folder = Path(folder)
         self._held: _Held | None = None
-        problem = None
-        if jax.process_index() == 0:
+        said: dict[str, Any] | str | None = None
+        if processes.index() == 0:
             try:
                 self._held = _Held(self.folder)
+                said = self._held.owner
             except RunError as error:
-                problem = error
-        if jax.process_count() > 1:
-            with jax.set_mesh(None):
-                refused = multihost_utils.process_allgather(np.array(problem is not None)).any()
-            if refused and problem is None:
-                problem = RunError(f"{self.folder}: process 0 cannot use this folder; its message says why")
-        if problem is not None:
-            raise problem
+                said = str(error)
+        owner = processes.gather("claim", said)[0]
+        if isinstance(owner, str):
+            raise RunError(owner)
+        seen = processes.gather("claim seen", self._held is not None or _sees(self.folder / FILE, owner))
+        blind = ", ".join(str(process) for process, sees in enumerate(seen) if not sees)
+        if blind:
+            self.close()
+            raise RunError(
+                f"{self.folder}: process {blind} does not see the folder that process 0 writes to; all must see the "
+                "same one under this path, on a file system that they share"
+            )
 
     def close(self) -> None:
         """Give the folder back."""
@@ -80,7 +83,7 @@ class _Held:
             self._file, locked = _take(self._path)
         except OSError as error:
             raise cannot_write(folder, error.strerror or str(error)) from error
-        self._owner = {
+        self.owner = {
             "host": socket.gethostname(),
             "process": os.getpid(),
             "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -96,7 +99,7 @@ class _Held:
         self._thread.start()
 
     def _beat(self, number: int) -> None:
-        content = json.dumps(self._owner | {"beat": number}).encode() + b"\n"
+        content = json.dumps(self.owner | {"beat": number}).encode() + b"\n"
         os.pwrite(self._file, content, 0)
         os.ftruncate(self._file, len(content))
         os.fsync(self._file)
@@ -107,7 +110,7 @@ class _Held:
             number += 1
             with contextlib.suppress(OSError):  # a full disk does not end a run that can go on
                 owner = _read(self._file)
-                if owner is not None and {name: owner.get(name) for name in self._owner} != self._owner:
+                if owner is not None and {name: owner.get(name) for name in self.owner} != self.owner:
                     print(
                         f"{self._path.parent}: taken over by {_name(owner)} while this process was asleep; ending it",
                         file=sys.stderr,
@@ -211,6 +214,19 @@ def _name(owner: dict[str, Any] | None) -> str:
     if owner is None:
         return "another process"
     return f"process {owner.get('process')} on {owner.get('host')} since {owner.get('since')}"
+
+
+def _sees(path: Path, owner: dict[str, Any]) -> bool:
+    """Whether the claim of `owner`, made just now on another machine, is in this folder, too."""
+    end = time.monotonic() + SEEN
+    while True:
+        with contextlib.suppress(OSError, ValueError):
+            there = json.loads(path.read_text(encoding="utf-8"))
+            if {name: there.get(name) for name in owner} == owner:
+                return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
 
 
 def _kernel() -> str:

@@ -25,14 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from ieat_jax import processes
 from ieat_jax.audio.codec import CodecError, UnitCodec, check_identity
 from ieat_jax.codecs.load import load_codec
-from ieat_jax.config.recipes import from_json, to_json, to_section, typed
+from ieat_jax.config.recipes import from_json, stored, to_json, to_section
 from ieat_jax.config.sections import RunConfig
-from ieat_jax.errors import UserError
+from ieat_jax.errors import ConfigError, UserError
 from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.names import named_leaves
 from ieat_jax.model.partition import join
@@ -118,9 +118,7 @@ def save_run_files(
         if codec is not None:
             _save_codec(path / CODEC, codec)
         write_protected(path, CONFIG, to_json(to_section(config)))
-    if jax.process_count() > 1:
-        with jax.set_mesh(None):
-            multihost_utils.sync_global_devices("save_run_files")
+    processes.gather("run files", None)
 
 
 def write_file(path: Path, text: str) -> None:
@@ -251,7 +249,11 @@ def read_config(path: str | Path) -> RunConfig:
         raise RunError(f"{path}: no training run here ({CONFIG} is missing); give the workdir of a training run")
     check_run_files(path)
     try:
-        return typed(from_json((path / CONFIG).read_text(encoding="utf-8")))
+        return stored(from_json((path / CONFIG).read_text(encoding="utf-8")).to_dict())
+    except ConfigError as error:
+        raise RunError(
+            f"{path / CONFIG}: {str(error).splitlines()[0]}; the run is of another version of ieat_jax, or damaged"
+        ) from error
     except UnicodeDecodeError as error:
         raise RunError(f"{path / CONFIG}: not UTF-8 ({error}); restore the folder from a copy") from error
 

@@ -15,6 +15,8 @@ from typing import TypeAlias
 
 from etils import epath
 
+from ieat_jax.storage import special
+
 FILE = "manifest.json"
 HASHED = 1 << 20  # bytes of a file of arrays up to which it is hashed: Orbax's own files are smaller
 
@@ -67,6 +69,8 @@ def read_manifest(folder: Folder) -> Marks | None:
     Raises:
         ValueError: the manifest is not what was written.
     """
+    if kind := special(folder / FILE):
+        raise ValueError(f"{FILE} is {kind} by now")
     try:
         content = (folder / FILE).read_bytes()
     except FileNotFoundError:
@@ -86,6 +90,9 @@ def changes(folder: Folder, marks: Mapping[str, list[str]]) -> list[str]:
     found = []
     for name, known in marks.items():
         path, with_hash = folder / name, any(" " in each for each in known)
+        if kind := special(path):
+            found.append(f"{name} is {kind} by now")
+            continue
         try:
             if (mark(path.read_bytes()) if with_hash else str(_size(path))) not in known:
                 found.append(f"{name} was changed after it was written")

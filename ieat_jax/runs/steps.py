@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 
+from ieat_jax import processes
 from ieat_jax.runs.arrays import CheckpointError, DamagedError, read_record, some
 from ieat_jax.runs.paths import absolute
 
@@ -47,15 +45,13 @@ def resume_point(folder: Any) -> tuple[int, dict[str, Any]] | None:
     folder = absolute(folder)
     steps = list_steps(folder)
     newest = max(steps, default=-1)
-    if jax.process_count() > 1:
-        with jax.set_mesh(None):
-            seen = multihost_utils.process_allgather(np.array(newest)).tolist()
-        if set(seen) != {newest}:
-            listed = ", ".join("none" if each < 0 else str(each) for each in seen)
-            raise CheckpointError(
-                f"{folder}: the newest step is another one for each process ({listed}); all must see the same folder, "
-                "on a file system that they share"
-            )
+    seen = processes.gather("newest step", newest)
+    if set(seen) != {newest}:
+        listed = ", ".join("none" if each < 0 else str(each) for each in seen)
+        raise CheckpointError(
+            f"{folder}: the newest step is another one for each process ({listed}); all must see the same folder, "
+            "on a file system that they share"
+        )
     if steps:
         return read_metadata(folder)
     corrupt = sorted(path.name for path in folder.iterdir() if ".corrupt" in path.name) if folder.is_dir() else []
@@ -93,7 +89,7 @@ def first_intact(
         except DamagedError as error:
             reasons.append(f"step {number}: {error}")
             done = set_aside(path) if step is None else ""
-            if jax.process_index() == 0:
+            if processes.index() == 0:
                 print(f"checkpoint {path} is damaged and skipped: {error}{done}", flush=True)
     raise CheckpointError(
         f"{folder}: no intact checkpoint ({'; '.join(reasons)}); "

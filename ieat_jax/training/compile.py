@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from ieat_jax.costs.topology import MEMORY_SHARE, compile_options, describe_topo
 from ieat_jax.costs.traffic import Collective, collectives, hbm_bytes
 from ieat_jax.model.sharding import make_mesh
 from ieat_jax.training.abstract import AbstractStep, abstract_step
+from ieat_jax.training.console import working
 from ieat_jax.training.placement import check_batch
 from ieat_jax.training.setup import sequences
 
@@ -131,16 +133,19 @@ def check(config: RunConfig, topology: str, *, slices: int = 1, rows_per_device:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=rows))
     check_batch(config.data.batch_size, config.train.accumulate, sequences(config), mesh)
     with jax.set_mesh(mesh):
-        step = abstract_step(config, mesh)
-        costs = _known_before(config, topology, slices, mesh, step)
-        lowered = step.function.lower(*step.arguments)
+        with working(f"{topology}: tracing the step", _note):
+            step = abstract_step(config, mesh)
+            costs = _known_before(config, topology, slices, mesh, step)
+            lowered = step.function.lower(*step.arguments)
         try:
-            compiled = lowered.compile(compiler_options=compile_options(costs.chip))
+            with working(f"{topology}: compiling the step", _note):
+                compiled = lowered.compile(compiler_options=compile_options(costs.chip))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise TopologyError(f"--topology={topology}: the compiler failed: {str(error)[:500]}") from error
             return dataclasses.replace(costs, problem=_shortage(str(error)), advice=advice(config, costs))
-        asked = _model_flops(config, mesh)
+        with working(f"{topology}: counting what the model asks for", _note):
+            asked = _model_flops(config, mesh)
     peak = float(compiled.memory_analysis().peak_memory_in_bytes)
     if peak > usable:  # a GPU's compiler does not mind
         problem = (
@@ -165,6 +170,11 @@ def check(config: RunConfig, topology: str, *, slices: int = 1, rows_per_device:
             f"be given, because the compiled program is not understood ({error}). This version of the compiler writes "
             "it in another way: take what `pip install 'ieat_jax[tpu]'` or, for GPUs, `[gpu]` brings, or report this"
         ) from error
+
+
+def _note(text: str) -> None:
+    """A line that is no result."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _known_before(config: RunConfig, topology: str, slices: int, mesh: Mesh, step: AbstractStep) -> Costs:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import jax
+
+SPEED = ("_seconds", "_per_second")  # endings of names
+OPTIMIZER = ("grad_norm", "learning_rate", "skipped_steps")
 
 
 def say(text: str, write: Callable[[str], None] | None = None) -> None:
@@ -24,6 +30,50 @@ def say(text: str, write: Callable[[str], None] | None = None) -> None:
             print(text, flush=True)
     except OSError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the rest of the process)
+
+
+def in_words(seconds: float) -> str:
+    """'40 s', '3 min', '1 h 5 min'."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextlib.contextmanager
+def working(what: str, write: Callable[[str], None], *, every: float = 10.0) -> Iterator[None]:
+    """Say what is being done, every so many seconds for how long, and at last how long it took."""
+    began, over = time.monotonic(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(every):
+            write(f"{what}: {in_words(time.monotonic() - began)} so far")
+
+    write(what)
+    thread = threading.Thread(target=watch, name="working", daemon=True)
+    thread.start()
+    try:
+        yield
+        done = True
+    except BaseException:
+        done = False
+        raise
+    finally:
+        over.set()
+        thread.join()
+        took = time.monotonic() - began
+        if done and took >= 1:
+            write(f"{what}: done in {in_words(took)}")
+
+
+def grouped(values: Mapping[str, float], losses: Collection[str]) -> dict[str, dict[str, float]]:
+    """Metrics by what they are about: the loss and its parts (`losses`), the optimiser, the data, the speed."""
+    groups: dict[str, dict[str, float]] = {"loss": {}, "optimizer": {}, "data": {}, "speed": {}}
+    for name in sorted(values, key=lambda name: name != "loss"):
+        speed = "speed" if name.endswith(SPEED) else "data"
+        group = "loss" if name == "loss" or name in losses else "optimizer" if name in OPTIMIZER else speed
+        groups[group][name] = values[name]
+    return {group: members for group, members in groups.items() if members}
 
 
 def format_metrics(values: Mapping[str, float]) -> str:

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -22,7 +22,12 @@ from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.lora import merge_lora
 from ieat_jax.model.names import map_named, named_leaves
 from ieat_jax.model.unified import UnifiedModel, build_model
+from ieat_jax.objectives.stages import STAGES
 from ieat_jax.runs.folder import Run
+
+if TYPE_CHECKING:
+    from ieat_jax.interop.families.llm import PretrainedLLM
+    from ieat_jax.interop.families.whisper import PretrainedWhisper
 
 
 class InitError(UserError):
@@ -51,7 +56,7 @@ class Handover:
             lines.append(f"copied within the model: {_parts(self.copied)}")
         lines.append(f"new (random): {_parts(self.new) if self.new else 'nothing'}")
         if self.left_over:
-            lines.append(f"left over (not in this model): {_parts(self.left_over)}")
+            lines.append(f"left over (not in this model, or never trained): {_parts(self.left_over)}")
         return "\n".join(lines)
 
 
@@ -81,9 +86,11 @@ def initialise(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None)
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
     left_over: list[str] = []
+    # Speak of a stage that does not speak is as it was drawn: it would pass for one that learned.
+    untrained = earlier is not None and not STAGES[earlier.stage].speaks
     for source, weights in _sources(config, earlier):
         for name, value in weights:
-            if name not in wanted:
+            if name not in wanted or (untrained and name.startswith("speak.")):
                 left_over.append(name)
                 continue
             if tuple(value.shape) != wanted[name].shape:
@@ -97,11 +104,7 @@ def initialise(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None)
     if sources:
         undeclared = [n for n in missing if not any(re.fullmatch(p, n) for p in config.init.allow_new)]
         if undeclared:
-            raise InitError(
-                f"{', '.join(undeclared[:20])}{f' and {len(undeclared) - 20} more' if len(undeclared) > 20 else ''}: "
-                f"neither in {', '.join(dict.fromkeys(sources.values()))} nor declared new; "
-                "add a regex to config.init.allow_new if they are to start from random numbers"
-            )
+            raise InitError(_undeclared(config, undeclared, dict.fromkeys(sources.values())))
     if missing:
         # The whole model is traced, but only the missing leaves are computed.
         new = jax.jit(lambda key: {name: leaf for name, leaf in named_leaves(build(key)).items() if name in missing})(
@@ -110,6 +113,19 @@ def initialise(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None)
         found |= new
     model = map_named(lambda name, _: found[name], abstract)
     return model, Handover(sources, copied, tuple(missing), tuple(left_over))
+
+
+def _undeclared(config: RunConfig, names: list[str], sources: Iterable[str]) -> str:
+    """What is wrong with parameters that no source has, and what to do: Speak belongs to the stages that speak."""
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    listed = f"{', '.join(names[:20])}{more}: neither in {', '.join(sources)} nor declared new"
+    if not STAGES[config.stage].speaks and all(name.startswith("speak.") for name in names):
+        first = next(name for name, stage in STAGES.items() if stage.speaks)
+        return (
+            f"{listed}; stage {config.stage} does not speak: set config.model.speak.enabled=False, and switch it on in "
+            f"stage {first}, where Speak begins as a copy of Write"
+        )
+    return f"{listed}; add a regex to config.init.allow_new if they are to start from random numbers"
 
 
 def _sources(config: RunConfig, earlier: Run | None) -> Iterable[tuple[str, Any]]:
@@ -123,18 +139,36 @@ def _sources(config: RunConfig, earlier: Run | None) -> Iterable[tuple[str, Any]
             model = jax.jit(merge_lora)(model)
         yield f"{earlier.path} step {earlier.step}", named_leaves(model).items()
     if config.init.whisper:
-        from ieat_jax.interop.families.whisper import load_whisper
-
-        whisper = load_whisper(config.init.whisper)
-        _same_sizes(config.init.whisper, whisper.config, model_config.listen.encoder, "config.model.listen.encoder")
-        yield config.init.whisper, whisper.weights()
+        yield config.init.whisper, open_whisper(config).weights()
     if config.init.llm:
-        from ieat_jax.interop.families.llm import load_llm
+        llm = open_llm(config).weights(model_config)
+        yield config.init.llm, ((name, array) for name, array in llm if not name.startswith("speak."))
 
-        llm = load_llm(config.init.llm)
-        _same_sizes(config.init.llm, llm.config, model_config.llm, "config.model.llm")
-        own = ((name, array) for name, array in llm.weights(model_config) if not name.startswith("speak."))
-        yield config.init.llm, own
+
+def open_whisper(config: RunConfig) -> PretrainedWhisper:
+    """Open `config.init.whisper`; its numbers are read later.
+
+    Raises:
+        UserError: it cannot be read, or has other sizes than `config.model.listen.encoder`.
+    """
+    from ieat_jax.interop.families.whisper import load_whisper
+
+    whisper = load_whisper(config.init.whisper)
+    _same_sizes(config.init.whisper, whisper.config, config.model.listen.encoder, "config.model.listen.encoder")
+    return whisper
+
+
+def open_llm(config: RunConfig) -> PretrainedLLM:
+    """Open `config.init.llm`; its numbers are read later.
+
+    Raises:
+        UserError: it cannot be read, or has other sizes than `config.model.llm`.
+    """
+    from ieat_jax.interop.families.llm import load_llm
+
+    llm = load_llm(config.init.llm)
+    _same_sizes(config.init.llm, llm.config, config.model.llm, "config.model.llm")
+    return llm
 
 
 def _same_sizes(spec: str, theirs: Any, ours: Any, field: str) -> None:

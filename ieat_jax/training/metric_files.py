@@ -55,7 +55,8 @@ class JsonLines:
             self._failed(error)
 
     def _append(self, content: bytes) -> None:
-        file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
+        # Of a pipe that nobody reads, opening would wait: an error, as is shortening any pipe or device.
+        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, 0o644)
         try:
             os.ftruncate(file, self._end)  # what a full disk cut short
             if os.pwrite(file, content, self._end) != len(content):

@@ -22,9 +22,9 @@ from ieat_jax.model.partition import Arrays
 def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """Return the learning rate of update 0, 1, ...: warm-up, then the schedule, which ends at `total_steps`.
 
-    A warm-up that would take the whole run takes half of it.
+    A warm-up that would take more than half of the run takes half of it.
     """
-    warmup = config.warmup_steps if config.warmup_steps < total_steps else total_steps // 2
+    warmup = min(config.warmup_steps, total_steps // 2)
     peak, rest = config.learning_rate, total_steps - warmup
     after = {
         "constant": lambda: optax.constant_schedule(peak),

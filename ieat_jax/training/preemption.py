@@ -20,6 +20,8 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from ieat_jax import processes
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOPPED = 75  # exit code: stopped at request, start again to go on
 GRACE = 7.0  # seconds until a process that is asked to leave and does not come to it is ended
@@ -113,7 +115,7 @@ class Preemption:
                 if number not in SIGNALS or (asked_at is not None and time.monotonic() - asked_at < ONE):
                     continue
                 if asked_at is not None:
-                    _end(128 + number, "asked twice to leave: ended without saving")
+                    processes.leave(128 + number, "asked twice to leave: ended without saving")
                 asked_at = time.monotonic()
                 self._asked.set()
                 self._tell()
@@ -122,7 +124,9 @@ class Preemption:
             # A step that takes long is finished first.
             waited = time.monotonic() - max(asked_at, self._since)
             if waited > max(GRACE, 2 * self._step_seconds):
-                _end(STOPPED, f"asked to leave, but stuck in {_main_thread_at()}: ended; the newest checkpoint stands")
+                processes.leave(
+                    STOPPED, f"asked to leave, but stuck in {_main_thread_at()}: ended; the newest checkpoint stands"
+                )
 
     def close(self) -> None:
         """Give the signals their earlier meaning back."""
@@ -148,21 +152,12 @@ class Preemption:
 
 def exit_soon(code: int) -> None:
     """End the process with `code` in a moment, although threads wait: Python's own exit waits for all of them."""
-    several = jax.process_count() > 1
 
     def end() -> None:
-        time.sleep(TOGETHER if several else LAST)
-        _end(code, "")
+        time.sleep(TOGETHER if processes.count() > 1 else LAST)
+        processes.end(code)
 
     threading.Thread(target=end, daemon=True).start()
-
-
-def _end(code: int, text: str) -> None:
-    with contextlib.suppress(Exception):
-        if text:
-            print(text, file=sys.stderr, flush=True)
-        sys.stdout.flush()
-    os._exit(code)
 
 
 def _main_thread_at() -> str:

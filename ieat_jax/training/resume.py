@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from ieat_jax.config.recipes import differences, normal, to_section, typed
+from ieat_jax.config.recipes import differences, fields, normal, stored, to_section
+from ieat_jax.config.sections import RunConfig
 from ieat_jax.errors import UserError
 
 # Fields that may differ between the attempts of one run: they change how long it runs and what it writes, not a step.
@@ -19,37 +21,92 @@ FREE_FIELDS = (
     "data.max_bad_share",
     "mesh",
 )
+# What a source's fingerprint is over, in words.
+PARTS = {"records": "another number of records", "content": "other records", "audio": "other recordings"}
+MOST = 8  # differences that are listed
 
 
 class TrainError(UserError):
     """A run that cannot begin, go on, or resume."""
 
 
-def check_resume(stored: Mapping[str, Any], now: Mapping[str, Any], *, allow: bool) -> None:
-    """Compare configuration and data, as a checkpoint's metadata hold them, with those that a run began with.
-
-    A field that did not exist then had its default.
+def check_stage(workdir: Path, stored: Mapping[str, Any], config: RunConfig) -> None:
+    """Raise where the run in `workdir`, of which `stored` is a step's metadata, is of another stage than `config`.
 
     Raises:
-        TrainError: they differ, and that is not allowed.
+        TrainError: it is.
     """
-    then, today = to_section(typed(normal(stored["config"]))), normal(now["config"])
-    differing = [
-        line
-        for line in differences(then, today)
-        if not any(re.match(rf"config\.{re.escape(free)}[.:]", line) for free in FREE_FIELDS)
-    ]
-    sources = stored["data"] | now["data"]
-    changed = [name for name in sources if not _same(stored["data"].get(name), now["data"].get(name))]
-    if changed:
-        differing.append(f"the records of {', '.join(changed)}")
-    if differing and not allow:
+    then = stored["config"].get("stage", config.stage)
+    if then != config.stage:
         raise TrainError(
-            f"this run began with another configuration ({'; '.join(differing[:8])}); use a new workdir, or set "
-            "config.checkpoint.allow_changes=True to go on all the same"
+            f"{workdir}: holds a run of stage {then}, config.stage is {config.stage}; every stage has a workdir of its "
+            "own: give another one (to begin from that run, name it in config.init.checkpoint)"
         )
 
 
-def _same(then: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> bool:
-    """Whether a source is what it was, by the fingerprints that were known then."""
-    return then is not None and now is not None and all(now.get(name) == value for name, value in then.items())
+def check_allowed(config: RunConfig) -> None:
+    """Check that `config.checkpoint.allow_changes` names what there is.
+
+    Raises:
+        TrainError: it does not; names the nearest field.
+    """
+    known = fields(to_section(config))
+    for name in map(_plain, config.checkpoint.allow_changes):
+        # A source that the run once had may be gone.
+        if not any(_covers(name, field) for field in known) and not name.startswith("data.sources."):
+            near = difflib.get_close_matches(name, known, n=1)
+            more = f"; did you mean {near[0]}?" if near else ""
+            raise TrainError(f"config.checkpoint.allow_changes: there is no field or section {name}{more}")
+
+
+def check_resume(then: Mapping[str, Any], now: Mapping[str, Any], *, moved: Collection[str] = ()) -> None:
+    """Compare configuration and data, as a checkpoint's metadata hold them, with those that a run began with.
+
+    A field that did not exist then had its default. Where data lie does not matter, but what they are. `moved`: other
+    fields whose paths lead to the same content. `config.checkpoint.allow_changes` names what may differ.
+
+    Raises:
+        TrainError: something else differs; names it.
+    """
+    before, today = to_section(stored(then["config"])), normal(now["config"])
+    data, data_now = _by_name(then["data"], before), _by_name(now["data"], today)
+    free, found = [*FREE_FIELDS, *moved, *map(_plain, today.checkpoint.allow_changes)], differences(before, today)
+    for name in dict.fromkeys([*before.data.sources, *today.data.sources]):
+        field = f"data.sources.{name}.records"
+        if (name in data) == (name in data_now):  # in both: its content is compared; in neither: it is not read
+            found.pop(f"config.{field}", None)
+            found.pop(f"config.data.sources.{name}.audio_root", None)
+        if name in data and name in data_now and (other := _other(data[name], data_now[name])):
+            found[f"config.{field}"] = other
+    if then.get("order", 1) != now.get("order", 1):
+        found["config.data.window"] = "an earlier version of ieat_jax made other batches of the same data"
+    differing = [field for field in found if not any(_covers(name, _plain(field)) for name in free)]
+    if differing:
+        listed = "; ".join(f"{field}: {found[field]}" for field in differing[:MOST])
+        more = f"; and {len(differing) - MOST} more" if len(differing) > MOST else ""
+        names = ", ".join(f"'{_plain(field)}'" for field in differing[:MOST])
+        raise TrainError(
+            f"this run began with another configuration ({listed}{more}); use a new workdir, or name what may differ: "
+            f"config.checkpoint.allow_changes=({names},)"
+        )
+
+
+def _plain(name: str) -> str:
+    return name.strip().removeprefix("config.")
+
+
+def _covers(name: str, field: str) -> bool:
+    return field == name or field.startswith(f"{name}.")
+
+
+def _by_name(data: Mapping[str, Any], config: Any) -> dict[str, Mapping[str, Any]]:
+    """Fingerprints by the names of sources; early versions had them by the paths of their records."""
+    names = {source.records: name for name, source in config.data.sources.items()}
+    return {names.get(key, key) if key not in config.data.sources else key: value for key, value in data.items()}
+
+
+def _other(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In what a source is another one, by the fingerprints that were known then; '' = it is the same."""
+    differing: Iterable[str] = [name for name, value in then.items() if name != "weight" and now.get(name) != value]
+    words = [PARTS.get(name, PARTS["content"]) for name in differing]
+    return " and ".join(dict.fromkeys(words)) + " than then" if words else ""

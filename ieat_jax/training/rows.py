@@ -7,17 +7,22 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from ieat_jax.audio.codec import check_identity
 from ieat_jax.audio.files import AudioError
 from ieat_jax.config.sections import RunConfig, Shapes
+from ieat_jax.data.arrays import Clip
 from ieat_jax.data.batch import Batch, padding_like, stack
-from ieat_jax.data.layout import LayoutError, LayoutOptions
+from ieat_jax.data.layout import LayoutError, LayoutOptions, TurnPlan
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import read_records
-from ieat_jax.data.rows import RowMaker, RowSpec
+from ieat_jax.errors import ConfigError
 from ieat_jax.model.config import ListenConfig
 from ieat_jax.model.listen import adapter_length
 from ieat_jax.objectives.stages import stage_of
+from ieat_jax.packing.rows import TurnMaker
+from ieat_jax.packing.spec import RowSpec
 from ieat_jax.runs.folder import Run
 from ieat_jax.text.chat import ChatFormat
 
@@ -62,7 +67,23 @@ def make_row_spec(config: RunConfig, listen: ListenConfig, chat: ChatFormat, *, 
         privileged=config.data.privileged,
         seed=config.seed,
         balance=config.data.balance,
+        window=config.data.window,
     )
+
+
+def check_shapes(spec: RowSpec) -> None:
+    """Raise where a row is too small for any turn, which is known before data or weights are read.
+
+    Raises:
+        ConfigError: the chat format alone is larger than a row; names the field.
+    """
+    units = np.zeros(0, np.int32) if spec.options.speech else None
+    clip = Clip(np.zeros((1, spec.num_mels), np.float32), spec.clip_positions(1), -1) if spec.user == "audio" else None
+    turn = TurnPlan(clip=clip, text="", teacher_text="", thinking={}, response="", units=units)
+    try:
+        TurnMaker(spec).lay_out([[turn]])
+    except LayoutError as error:
+        raise ConfigError(f"no dialogue fits into a row: of a turn without a word, {error}") from error
 
 
 def _positions(listen: ListenConfig, frames: int) -> int:
@@ -86,14 +107,14 @@ def evaluation_batches(run: Run, records: Path, audio_root: Path | None, *, batc
     )
     identity = None if run.codec is None else run.codec.identity()
     quarantine = Quarantine(max_share=1.0, path=None)
-    maker = RowMaker([], spec, quarantine)
+    maker = TurnMaker(spec)
     root = Path(audio_root or Path(records).parent)
     rows: list[Batch] = []
     for number, record in enumerate(read_records(records, quarantine=quarantine)):
         if identity is not None and record.codec is not None:
             check_identity(record.codec, identity, where=f"{records}: {record.dialogue_id}")
         try:
-            rows.append(maker.lay_out([maker.plan(record, root, number)]))
+            rows.append(maker.lay_out([maker.dialogue(record, root, number)])[0])
         except (AudioError, LayoutError):
             continue
         if len(rows) == batch_size:

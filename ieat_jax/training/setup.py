@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from pathlib import Path
 
 import jax
@@ -12,7 +13,6 @@ from ieat_jax.codecs.load import load_codec
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.sources.jsonl import Source, open_sources
-from ieat_jax.model.config import ModelConfig
 from ieat_jax.objectives.stages import stage_of
 from ieat_jax.runs.folder import CONFIG, QUARANTINE, Run, check_run_files, load_run, load_run_codec
 from ieat_jax.storage import local_path
@@ -46,19 +46,14 @@ def gather(config: RunConfig, workdir: Path, mesh: jax.sharding.Mesh, *, resumin
     Raises:
         UserError: anything in them that cannot be used, or that does not fit the rest; names the field.
     """
-    sizes = config.model
     if resuming:
         check_run_files(workdir, but=(CONFIG,))  # which is written anew
     earlier = None
     if config.init.checkpoint and not resuming:
         earlier = load_run(local_path(config.init.checkpoint, "config.init.checkpoint"), mesh=mesh)
     tokenizer = _tokenizer(config, earlier, workdir if resuming else None)
-    if tokenizer.vocab_size > sizes.llm.vocab_size:
-        raise TrainError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, config.model.llm.vocab_size = {sizes.llm.vocab_size} "
-            "is too small for it"
-        )
-    codec = _codec(config, sizes, earlier, workdir if resuming else None)
+    check_tokenizer(config, tokenizer)
+    codec = _codec(config, earlier, workdir if resuming else None)
     quarantine = Quarantine(config.data.max_bad_share, workdir / QUARANTINE if jax.process_index() == 0 else None)
     sources = open_sources(config.data.sources, quarantine, codec=None if codec is None else codec.identity())
     quarantine.check()
@@ -85,9 +80,39 @@ def _tokenizer(config: RunConfig, earlier: Run | None, resumed: Path | None) -> 
     raise TrainError("config.tokenizer.path is empty, and neither config.init.llm nor config.init.checkpoint has one")
 
 
-def _codec(config: RunConfig, sizes: ModelConfig, earlier: Run | None, resumed: Path | None) -> UnitCodec | None:
+def same_content(parts: Ingredients, then: RunConfig) -> set[str]:
+    """Fields that name another place than when a run began, where the run's own tokenizer or codec lies.
+
+    Raises:
+        UserError: nothing that can be read lies there.
+    """
+    now, same = parts.config, set()
+    spec, before = ((each.tokenizer, each.init.llm) for each in (now, then))
+    if spec != before and (now.tokenizer.path or now.init.llm):
+        there = _tokenizer(now, None, None)
+        same |= {"tokenizer"} if pickle.dumps(there) == pickle.dumps(parts.tokenizer) else set()
+    if now.codec != then.codec and now.codec and parts.codec is not None:
+        codec = load_codec(local_path(now.codec, "config.codec"))
+        same |= {"codec"} if codec.identity() == parts.codec.identity() else set()
+    return same
+
+
+def check_tokenizer(config: RunConfig, tokenizer: TextTokenizer) -> None:
+    """Check that the model has an embedding for every token.
+
+    Raises:
+        TrainError: it has not.
+    """
+    size = config.model.llm.vocab_size
+    if tokenizer.vocab_size > size:
+        raise TrainError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, config.model.llm.vocab_size = {size} is too small for it"
+        )
+
+
+def _codec(config: RunConfig, earlier: Run | None, resumed: Path | None) -> UnitCodec | None:
     """The codec of a run that speaks."""
-    if not stage_of(config).speaks or not sizes.speak.enabled:
+    if not speaks(config):
         return None
     if resumed is not None:
         codec = load_run_codec(resumed / "codec")
@@ -97,14 +122,29 @@ def _codec(config: RunConfig, sizes: ModelConfig, earlier: Run | None, resumed: 
         codec = earlier.codec
     else:
         raise TrainError("a joint run that speaks needs a unit codec: set config.codec to its folder")
-    if codec.vocab_size != sizes.speak.unit_vocab_size:
+    check_codec(config, codec)
+    return codec
+
+
+def speaks(config: RunConfig) -> bool:
+    """Whether a run trains Speak, and so needs a codec."""
+    return stage_of(config).speaks and config.model.speak.enabled
+
+
+def check_codec(config: RunConfig, codec: UnitCodec) -> None:
+    """Check that Speak has the units of a codec.
+
+    Raises:
+        TrainError: it has others; names the field.
+    """
+    sizes = config.model.speak
+    if codec.vocab_size != sizes.unit_vocab_size:
         raise TrainError(
-            f"config.model.speak.unit_vocab_size = {sizes.speak.unit_vocab_size}, but the codec {codec.name} has "
+            f"config.model.speak.unit_vocab_size = {sizes.unit_vocab_size}, but the codec {codec.name} has "
             f"{codec.vocab_size} ids; set it to that"
         )
-    if codec.group_size != sizes.speak.group_size:
+    if codec.group_size != sizes.group_size:
         raise TrainError(
-            f"config.model.speak.group_size = {sizes.speak.group_size}, but the codec {codec.name} has "
+            f"config.model.speak.group_size = {sizes.group_size}, but the codec {codec.name} has "
             f"{codec.group_size} units in a group; set it to that"
         )
-    return codec

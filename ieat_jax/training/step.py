@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -110,9 +109,3 @@ def split_batch(batch: Batch, count: int) -> Batch:
         return jnp.moveaxis(x, 1, 0)
 
     return jax.tree.map(split, batch)
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def add_metrics(so_far: Metrics, new: Metrics) -> Metrics:
-    """Sums over the steps since the last log line."""
-    return jax.tree.map(jnp.add, so_far, new)

@@ -19,6 +19,7 @@ RECIPE = "configs/demo.py:write"
 WRONG = {int: ("'x'", "1.5"), float: ("'x'", "nan"), bool: ("3",), tuple: ("3",)}
 # Values that no bound of a number gives.
 OUTSIDE = {
+    "checkpoint.allow_changes": "('',)",
     "tokenizer.rename": "(('a',),)",
     "init.allow_new": "('(',)",
     "data.injection.segments": "('mood',)",

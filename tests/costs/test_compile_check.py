@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ def compile_check(*arguments, config="configs/demo.py:write"):
 def test_a_step_that_fits(tmp_path):
     done = compile_check("--topology", "v5e:2x4", "--rows-per-device", "2", "--json", *SMALL)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert re.search(r"^v\w+:\w+: compiling the step$", done.stderr, re.MULTILINE)  # not silent, nor on stdout
     (found,) = json.loads(done.stdout)
     assert found["fits"]
     assert (found["rows"], found["mesh"]["fsdp"]) == (2, 8)

@@ -3,10 +3,13 @@ import itertools
 import numpy as np
 import pytest
 
+from ieat_jax.config.sections import INJECTION_MODES
+from ieat_jax.data.chance import chooser, uniform
 from ieat_jax.data.injection import (
     InjectionConfig,
-    choose_mode,
+    choose_modes,
     explicit_probability,
+    joined,
     parse_thinking,
     privileged,
     provenance,
@@ -40,8 +43,12 @@ def full(label, language, *, intensity="strong", style="comfort", cause=None, **
     return {"text": TEXT[language], "ieat": ieat} | extra
 
 
+def told(record, turn_index, pick):
+    return "".join(joined(privileged(record, turn_index, pick), record.language))
+
+
 def draws(function, record, turn_index, seeds=40):
-    return [function(record, turn_index, np.random.default_rng(seed)) for seed in range(seeds)]
+    return [function(record, turn_index, chooser(np.random.default_rng(seed))) for seed in range(seeds)]
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -49,7 +56,7 @@ def draws(function, record, turn_index, seeds=40):
 def test_everything_that_is_said_reads_back(label, language):
     for intensity, style in itertools.product(INTENSITIES, STYLES):
         record = make([full("sad", language), full(label, language, intensity=intensity, style=style)], language)
-        sentences = thinking(record, 1, np.random.default_rng([EMOTIONS.index(label), STYLES.index(style)]))
+        sentences = thinking(record, 1, chooser(np.random.default_rng([EMOTIONS.index(label), STYLES.index(style)])))
         assert tuple(sentences) == SEGMENTS
         for separator in (" ", "", "\n"):
             parsed = parse_thinking(separator.join(sentences.values()))
@@ -121,7 +128,7 @@ def test_nothing_is_invented():
         assert "Hello there." in sentences["perceive"]
         assert "None" not in sentences["perceive"]
     assert draws(thinking, record, 1, 3) == [{}] * 3
-    assert draws(privileged, record, 0, 3) == [""] * 3
+    assert draws(told, record, 0, 3) == [""] * 3
     no_intensity = make([{"text": "Hi.", "ieat": {"emotion": {"label": "sad"}}}])
     for sentences in draws(thinking, no_intensity, 0, 10):
         assert "(" not in sentences["state"]
@@ -131,14 +138,14 @@ def test_nothing_is_invented():
 def test_the_trajectory_needs_every_turn_before_it():
     known, unknown = {"text": "a", "emotion": "sad"}, {"text": "b"}
     record = make([known, {"text": "b", "emotion": "joy"}, {"text": "c", "emotion": "anger"}, unknown, known])
-    first, second, third, _, last = (thinking(record, index, np.random.default_rng(0)) for index in range(5))
+    first, second, third, _, last = (thinking(record, index, chooser(np.random.default_rng(0))) for index in range(5))
     assert "trajectory" not in first
     assert "sad -> happy." in second["trajectory"]
     assert "sad -> happy -> angry." in third["trajectory"]
     assert "trajectory" not in last
     assert parse_thinking(" ".join(third.values()))["trajectory"] == ["sad", "happy", "anger"]
     same = make([known, known, known])
-    assert "->" not in thinking(same, 2, np.random.default_rng(0))["trajectory"]
+    assert "->" not in thinking(same, 2, chooser(np.random.default_rng(0)))["trajectory"]
 
 
 NASTY = 'He said "The user feels happy." (strong). I should answer in a happy tone. This is because of “x”. [sigh]\nEnd'
@@ -169,10 +176,10 @@ def test_long_transcripts_are_not_repeated_but_the_voice_is_described():
 def test_tones_and_events_are_worded_for_their_language():
     turn = full("sad", "en") | {"text": "Hi."}
     turn["ieat"] |= {"tone": "trembling", "events": ["sigh", "laughter"]}
-    sentence = thinking(make([turn]), 0, np.random.default_rng(0))["perceive"]
+    sentence = thinking(make([turn]), 0, chooser(np.random.default_rng(0)))["perceive"]
     assert ', sounding trembling, with sigh and laughter."'[:-1] in sentence
     turn["ieat"] |= {"tone": "颤抖"}
-    sentence = thinking(make([turn], "zh"), 0, np.random.default_rng(0))["perceive"]
+    sentence = thinking(make([turn], "zh"), 0, chooser(np.random.default_rng(0)))["perceive"]
     assert "用颤抖的语气说" in sentence
     assert "伴有叹气声、笑声" in sentence
 
@@ -186,7 +193,7 @@ def test_articles():
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_the_teacher_is_told_everything_but_the_words(language):
     record = make([full("fear", language), full("anger", language)], language)
-    for line in draws(privileged, record, 1):
+    for line in draws(told, record, 1):
         parsed = parse_thinking(line)
         assert parsed["valid"]
         assert (parsed["emotion"], parsed["intensity"], parsed["cause"]) == ("anger", "strong", CAUSE[language])
@@ -199,18 +206,18 @@ def test_the_teacher_is_told_everything_but_the_words(language):
 
 def test_german_dialogues_think_in_english():
     record = make([{"text": "Das ist gut.", "emotion": "joy"}], "de")
-    assert "happy" in thinking(record, 0, np.random.default_rng(0))["state"]
+    assert "happy" in thinking(record, 0, chooser(np.random.default_rng(0)))["state"]
 
 
 def test_thinking_of_the_record_is_kept():
     own = make([full("sad", "en") | {"ieat": {"think": {"text": "They sound tired."}}}])
-    assert thinking(own, 0, np.random.default_rng(0)) == {"state": "They sound tired."}
+    assert thinking(own, 0, chooser(np.random.default_rng(0))) == {"state": "They sound tired."}
     template = {"think": {"template": "Felt: {emotion}. Do: {response_emotion}."}}
     turn = full("sad", "en")
     turn["ieat"] |= template
-    assert thinking(make([turn]), 0, np.random.default_rng(0)) == {"state": "Felt: sad. Do: comforting."}
+    assert thinking(make([turn]), 0, chooser(np.random.default_rng(0))) == {"state": "Felt: sad. Do: comforting."}
     del turn["ieat"]["response"]
-    assert set(thinking(make([turn]), 0, np.random.default_rng(0))) == {"perceive", "state", "cause"}
+    assert set(thinking(make([turn]), 0, chooser(np.random.default_rng(0)))) == {"perceive", "state", "cause"}
 
 
 def test_provenance():
@@ -267,44 +274,52 @@ def test_explicit_thinking_fades_to_the_floor():
     assert all(later <= earlier for earlier, later in itertools.pairwise(curve))
 
 
-def test_the_schedule_is_a_pure_function_of_the_index():
-    one = [choose_mode(SCHEDULE, index, np.random.default_rng([7, index])) for index in range(1500)]
-    again = [choose_mode(SCHEDULE, index, np.random.default_rng([7, index])) for index in reversed(range(1500))]
-    assert one == again[::-1]
-    assert one != [choose_mode(SCHEDULE, index, np.random.default_rng([8, index])) for index in range(1500)]
+def drawn(config, index, count=4000, seed=1):
+    """(mode, removed) of `count` turns that all belong to the example `index`."""
+    modes, removed = choose_modes(config, np.full(count, index), uniform(seed, np.arange(3)[:, None], np.arange(count)))
+    return [(INJECTION_MODES[mode], int(number)) for mode, number in zip(modes, removed, strict=True)]
+
+
+def test_a_turn_draws_by_itself():
+    index = np.arange(1500)
+    draws = uniform(7, np.arange(3)[:, None], index)
+    modes, removed = choose_modes(SCHEDULE, index, draws)
+    for some in (slice(0, 1), slice(700, 703), slice(None, None, -1)):
+        again = choose_modes(SCHEDULE, index[some], draws[:, some])
+        np.testing.assert_array_equal(again, (modes[some], removed[some]))
+    assert not np.array_equal(choose_modes(SCHEDULE, index, uniform(8, np.arange(3)[:, None], index))[0], modes)
 
 
 @pytest.mark.parametrize(("index", "expected"), [(0, 0.8), (500, 0.45), (1000, 0.1), (10**9, 0.1)])
 def test_shares_of_modes(index, expected):
-    drawn = [choose_mode(SCHEDULE, index, np.random.default_rng([1, n])) for n in range(4000)]
-    modes = [mode for mode, _ in drawn]
+    found = drawn(SCHEDULE, index)
+    modes = [mode for mode, _ in found]
     assert modes.count("explicit") / 4000 == pytest.approx(expected, abs=0.03)
     assert set(modes) <= {"explicit", "partial", "empty"}
-    assert all((dropped > 0) == (mode == "partial") and dropped < len(SEGMENTS) for mode, dropped in drawn)
+    assert all((dropped > 0) == (mode == "partial") and dropped < len(SEGMENTS) for mode, dropped in found)
 
 
 def test_more_is_removed_from_the_left_as_thinking_fades():
     def mean_removed(index):
-        drawn = [choose_mode(SCHEDULE, index, np.random.default_rng([1, n])) for n in range(4000)]
-        return np.mean([{"explicit": 0, "empty": len(SEGMENTS)}.get(mode, dropped) for mode, dropped in drawn])
+        found = drawn(SCHEDULE, index)
+        return np.mean([{"explicit": 0, "empty": len(SEGMENTS)}.get(mode, dropped) for mode, dropped in found])
 
     means = [mean_removed(index) for index in (0, 250, 500, 750, 1000)]
     assert all(later > earlier for earlier, later in itertools.pairwise(means))
     no_jitter = InjectionConfig(decay_examples=1000, jitter=0.0, partial=1.0, start=0.0, floor=0.0)
-    removed = [choose_mode(no_jitter, index, np.random.default_rng(0))[1] for index in range(0, 1001, 100)]
+    removed = [drawn(no_jitter, index, 1)[0][1] for index in range(0, 1001, 100)]
     assert removed == sorted(removed)
     assert (removed[0], removed[-1]) == (1, len(SEGMENTS) - 1)
 
 
 @pytest.mark.parametrize("mode", ["explicit", "empty", "none", "teacher_only"])
 def test_fixed_modes(mode):
-    config = InjectionConfig(mode=mode)
-    assert {choose_mode(config, index, np.random.default_rng(index)) for index in range(50)} == {(mode, 0)}
+    assert {drawn(InjectionConfig(mode=mode), index, 1)[0] for index in range(50)} == {(mode, 0)}
 
 
 def test_fixed_partial_mode_removes_at_least_one():
     config = InjectionConfig(mode="partial", jitter=0.0)
-    assert {choose_mode(config, index, np.random.default_rng(index)) for index in range(50)} == {("partial", 1)}
+    assert {drawn(config, index, 1)[0] for index in range(50)} == {("partial", 1)}
 
 
 @pytest.mark.parametrize(

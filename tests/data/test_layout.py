@@ -96,7 +96,7 @@ def test_positions_count_what_a_token_sees(row, plan):
         assert batch.positions[at] == len(visible(batch, at)) - 1
 
 
-def test_targets_are_the_next_tokens_of_the_branch_and_leave_out_what_the_format_gives(row, plan, chat):
+def test_targets_are_the_next_tokens_of_the_branch_up_to_its_end(row, plan, chat):
     batch, _ = row([plan(), plan(thinking={})])
     count = int((batch.target_at >= 0).sum())
     for number in (1, 2):
@@ -111,9 +111,10 @@ def test_targets_are_the_next_tokens_of_the_branch_and_leave_out_what_the_format
         assert supervised[-len(reply) :] == reply
         assert kinds[-len(reply) :] == [RESPONSE] * (len(reply) - 1) + [END_OF_TURN]
         if number == 1:
-            close = [chat.tokenizer.encode("\n")[0], chat.tokenizer.token_id("</think>")]
-            assert supervised[-len(reply) - 2 : -len(reply)] == close
-            assert kinds[-len(reply) - 2 : -len(reply)] == [FORMAT] * 2
+            close = chat.think_close  # all of it: another decoder than ours is not given what follows </think>
+            assert supervised[-len(reply) - len(close) : -len(reply)] == close
+            assert kinds[-len(reply) - len(close) : -len(reply)] == [FORMAT] * len(close)
+            assert supervised == batch.tokens[places][len(chat.think_open) :].tolist()
             assert kinds[0] == SEGMENT_KINDS["perceive"]
             assert set(kinds) == {1, 2, FORMAT, RESPONSE, END_OF_TURN}
         else:

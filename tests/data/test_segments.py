@@ -3,9 +3,8 @@
 from types import SimpleNamespace
 
 from ieat_jax.data.injection import InjectionConfig
-from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import parse_record
-from ieat_jax.data.rows import RowMaker
+from ieat_jax.packing.rows import TurnMaker
 
 TURN = {
     "turn_id": 1,
@@ -26,7 +25,7 @@ def thinking_with(tmp_path, example=3, **settings):
         privileged=True,
         seed=0,
     )
-    return RowMaker([], recipe, Quarantine(1.0)).plan(RECORD, tmp_path, example)[0].thinking
+    return TurnMaker(recipe).turn(RECORD, 0, tmp_path, example).thinking
 
 
 def test_only_the_named_segments_are_shown_and_they_are_worded_as_before(tmp_path):

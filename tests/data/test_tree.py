@@ -10,7 +10,7 @@ from helpers.tiny_run import CONFIG, voice
 from ieat_jax.audio.logmel import clip_log_mel
 from ieat_jax.config.sections import Shapes
 from ieat_jax.data.arrays import Clip
-from ieat_jax.data.layout import LayoutError, LayoutOptions, TurnPlan, check_alone, lay_out
+from ieat_jax.data.layout import LayoutError, LayoutOptions, TurnPlan, lay_out
 from ieat_jax.inference.prompt import PromptBuilder, UserTurn
 from ieat_jax.model.listen import adapter_length
 from ieat_jax.text.chat import ChatFormat
@@ -96,8 +96,6 @@ def test_a_row_keeps_what_rows_built_anew_would_keep_and_tokenises_every_text_on
         name = str(error).split()[0]
         with pytest.raises(LayoutError, match=rf"config\.data\.shapes\.{name} is"):
             lay_out(dialogues, counted, shapes, options, **arguments)
-        with pytest.raises(LayoutError, match=rf"needs {str(error).split()[-1]} {name}"):
-            check_alone(dialogues[0][0], chat, shapes, options, chat.tokenizer.encode)
         return
     row, found = lay_out(dialogues, counted, shapes, options, **arguments)
     assert found == counts

@@ -10,7 +10,7 @@ from ieat_jax.data.labels import canonical_emotion, canonical_intensity, canonic
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import parse_record
 from ieat_jax.data.sources.jsonl import open_sources
-from ieat_jax.data.understood import LabelError, check_labels
+from ieat_jax.data.understood import LabelError, told_of
 
 CORPORA = {
     "IEMOCAP": "ang=anger hap=happy exc=happy neu=neutral fru=anger sad=sad sur=surprise fea=fear dis=disgust oth= "
@@ -119,13 +119,13 @@ def test_kinds(kind):
 def test_the_count_names_the_spellings():
     records = [parse_record(record("a", 3, emotion="xyz")), parse_record(record("b", 5, emotion="ang"))]
     records.append(parse_record(record("c", 2, emotion="xxx", ieat={"response": {"emotion": "meh"}})))
-    assert check_labels(records, 1.0, "x") == [
-        "3 of 8 turns carry an emotion nobody understands: 'xyz' x 3",
-        "2 of 2 turns carry a style of the reply nobody understands: 'meh' x 2",
+    assert told_of(records, 1.0, "x") == [
+        "3 of 8 turns carry an emotion nobody understands: 'xyz' x 3; they count as unknown",
+        "2 of 2 turns carry a style of the reply nobody understands: 'meh' x 2; they count as unknown",
     ]
     with pytest.raises(LabelError, match=r"r\.jsonl: 3 of 8 turns .*more than the accepted share of 0\.3"):
-        check_labels(records, 0.3, "r.jsonl")
-    assert check_labels(records[1:2], 0.0, "x") == []
+        told_of(records, 0.3, "r.jsonl")
+    assert told_of(records[1:2], 0.0, "x") == []
 
 
 def written(folder, records):

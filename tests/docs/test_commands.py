@@ -70,7 +70,7 @@ def test_another_folder_reaches_every_path_of_the_recipe(tmp_path):
     for command in quickstart_commands(RUNS=runs):
         words = shlex.split(command)
         if words[2] == "ieat_jax.train":
-            config = load_config(str(ROOT / words[4]), words[7:])
+            config = load_config(str(ROOT / words[6]), words[7:])
             assert '"runs/' not in json.dumps(config.to_dict(), default=str)
         else:
             assert "runs/demo" not in command

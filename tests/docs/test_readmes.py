@@ -145,14 +145,8 @@ def test_the_record_thinks_as_the_readme_says():
     (text,) = blocks("README.md", "json")
     said = re.search(r"Injection makes of it: `(.*?)`", README["README.md"], re.DOTALL)[1].replace("\n", " ")
 
-    class First:
-        def __init__(self, picks):
-            self.picks = iter(picks)
-
-        def integers(self, _):
-            return next(self.picks)
-
-    sentences = thinking(parse_record(json.loads(text)), 0, First([0, 1, 1, 0]))
+    picks = iter([0, 1, 1, 0])
+    sentences = thinking(parse_record(json.loads(text)), 0, lambda *_: next(picks))
     assert " ".join(sentences.values()) == said
     assert len(text.splitlines()) == 6
 
@@ -230,6 +224,7 @@ def test_the_corpus_that_the_package_readme_adds_is_imported(tmp_path, monkeypat
     assert (turn.text, turn.response_text) == ("I lost my keys.", "Oh no.")
     assert not record.strange
     assert not turn.strange
+    assert record.unread == ()
 
 
 def test_no_code_is_without_a_test():

@@ -69,6 +69,9 @@ def test_what_cannot_be_used_is_skipped_and_named(tmp_path):
         True, "a turn 1", "a turn 2", "b turn 2",
     ]  # fmt: skip
     assert "gone.wav" in skipped[2][1]
+    assert [reason.split(": ")[0].removeprefix(str(tmp_path)) for _, reason in skipped[1:]] == [
+        "/test.jsonl:1", "/test.jsonl:1", "/test.jsonl:2",
+    ]  # fmt: skip
     assert "turn 1 before it has no response_text" in skipped[3][1]
 
 

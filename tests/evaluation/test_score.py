@@ -173,3 +173,24 @@ def test_score_tells_how_far_it_is(tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == [f"loading {tmp_path / 'run'}", "reading turns: 4 to do"]
     assert {"units, teacher-forced: dialogues: 3 to do", "replies: 3 to do", "spoken replies: 1 to do"} <= set(lines)
+
+
+TURN = corpus.turn(1, "sad", None)
+NOTHING = {
+    "no file": None,
+    "no lines": [],
+    "blank lines": ["", "  "],
+    "bad lines": ["{", '{"dialogue_id": "a"}'],
+    "no sound": [json.dumps(corpus.record("a", [TURN])), json.dumps(corpus.record("b", [TURN, TURN | {"turn_id": 2}]))],
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_records_that_hold_nothing_to_score_are_refused_before_a_model_is_loaded(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(score_module, "load_run", lambda path, step=None: pytest.fail("loaded a model"))
+    path = tmp_path / "test.jsonl"
+    if NOTHING[name] is not None:
+        path.write_text("".join(f"{line}\n" for line in NOTHING[name]))
+    with pytest.raises(UserError, match=r"test\.jsonl: (there is no such file|holds no records|no turn can be scored)"):
+        score(tmp_path / "run", path, tmp_path / "out", OPTIONS)
+    assert not (tmp_path / "out").exists()

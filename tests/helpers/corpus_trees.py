@@ -36,11 +36,16 @@ def lines(values):
     return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
 
 
-def imported(corpus, folder, out, *arguments, code=0):
-    """{dialogue_id: record} of an import; the records file is `out`/records.jsonl."""
+def imported(corpus, folder, out, *arguments, code=0, strange_keys=False):
+    """{dialogue_id: record} of an import; the file is `out`/records.jsonl. `strange_keys`: the corpus has some."""
     path = out / "records.jsonl"
     assert prepare.main(["import", corpus, str(folder), "--out", str(path), *arguments]) == code
-    return {record.dialogue_id: record for record in read_records(path)} if code == 0 else {}
+    if code:
+        return {}
+    records = {record.dialogue_id: record for record in read_records(path)}
+    if not strange_keys:  # whatever an importer writes is known, or `prepare check` would complain of every import
+        assert {key for record in records.values() for key in record.unread} == set()
+    return records
 
 
 def set_aside(out):

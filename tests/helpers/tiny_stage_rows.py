@@ -1,5 +1,6 @@
 """Tiny models and rows for the objectives' tests."""
 
+import dataclasses
 import functools
 
 import jax
@@ -90,3 +91,11 @@ def make_batch(options, rows=8, *, shapes=SHAPES, positions=6, **changes):
 
 ALIGN = LayoutOptions(teacher=True)
 JOINT = LayoutOptions(speech=True, internalise=True, internalise_units=True, unit_end=UNITS)
+OPTIONS = {"write": LayoutOptions(), "align": ALIGN, "joint": JOINT}
+
+
+def batch_of(stage, rows=8):
+    """Rows as a stage reads them."""
+    absent = {"write": {"clips", "teacher_tokens", "speak", "groups"}, "align": {"speak", "groups"}}
+    shapes = dataclasses.replace(SHAPES, **dict.fromkeys(absent.get(stage, {"teacher_tokens"}), 0))
+    return make_batch(OPTIONS[stage], rows, shapes=shapes, **({"clip": None} if stage == "write" else {}))

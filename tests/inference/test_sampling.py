@@ -78,6 +78,41 @@ def test_repetition_aware_sampling_leaves_the_nucleus_when_a_unit_repeats():
     assert 0.3 < float((group[:, 1] == 1).mean()) < 0.5
 
 
+def cosyvoice_nucleus(logits, top_p, top_k):
+    """What CosyVoice's `nucleus_sampling` draws from, in its own words: probabilities [U]."""
+    mass = np.exp(logits - logits.max())
+    mass = mass / mass.sum()
+    chosen, total = [], 0.0
+    for unit in np.argsort(-mass, kind="stable"):
+        if total >= top_p or len(chosen) >= top_k:
+            break
+        total += mass[unit]
+        chosen.append(unit)
+    kept = np.zeros_like(mass)
+    kept[chosen] = mass[chosen]
+    return kept / kept.sum()
+
+
+UNITS = 60
+FLAT = np.zeros(UNITS)  # all are equal
+PEAKED = np.where(np.arange(UNITS) < 3, 6.0, 0.0)
+SPREAD = np.random.default_rng(3).normal(size=UNITS)
+
+
+@pytest.mark.parametrize("logits", [FLAT, PEAKED, SPREAD, 3 * SPREAD], ids=["flat", "peaked", "spread", "steep"])
+@pytest.mark.parametrize(("top_k", "top_p"), [(25, 0.8), (5, 0.3), (5, 0.8), (25, 0.99), (40, 0.46)])
+def test_units_are_drawn_from_the_nucleus_that_the_official_decoder_draws_from(logits, top_k, top_p):
+    draws = 3000
+    sampling = UnitSampling(temperature=1.0, top_k=top_k, top_p=top_p, window=0)
+    rows = jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (draws, 4, UNITS))
+    recent = jnp.zeros((draws, 0), jnp.int32)
+    group, _, _ = sample_units(row_keys(0, jnp.arange(draws)), rows, recent, UNITS, sampling)
+    wanted = cosyvoice_nucleus(logits, top_p, top_k)
+    share = np.bincount(np.asarray(group).reshape(-1), minlength=UNITS) / group.size
+    assert set(np.flatnonzero(share)) == set(np.flatnonzero(wanted))
+    np.testing.assert_allclose(share, wanted, atol=0.02)
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [

@@ -54,6 +54,7 @@ def test_local_names_coordinator_processes_and_devices():
             f"IEAT_PROCESS_ID={rank}",
             "JAX_PLATFORMS=cpu",
             "XLA_FLAGS=--xla_foo=1 --xla_force_host_platform_device_count=4",
+            "IEAT_HEARTBEAT=10",
             *("python", "-m", "ieat_jax.train", "--workdir", "a b"),
         ]
         for rank in range(2)
@@ -106,6 +107,69 @@ def test_local_lets_processes_save_when_it_is_asked_to_stop():
     code, out, _ = finished(process)
     assert code == 75
     assert sorted(out.splitlines()) == ["[0] saved", "[1] saved"]
+
+
+DEAF = (
+    "import os, signal, subprocess, sys, time\n"
+    "for number in (signal.SIGTERM, signal.SIGINT): signal.signal(number, signal.SIG_IGN)\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+    "print(os.getpid(), child.pid, flush=True); time.sleep(60)"
+)
+HEEDING = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+
+
+def started(program, **environment):
+    """(local.sh with two processes of a program that prints numbers of processes, those numbers)."""
+    process = bash(ROOT / "launch/local.sh", 2, sys.executable, "-c", program, **environment)
+    return process, [int(number) for _ in range(2) for number in process.stdout.readline().split()[1:]]
+
+
+def gone(numbers, seconds):
+    """Whether all processes end in time; one that nobody has waited for is a name only."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        states = [Path(f"/proc/{number}/stat") for number in numbers]
+        if not any(state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z" for state in states):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_local_kills_a_hung_run_after_a_while(number):
+    process, numbers = started(DEAF, GRACE="2")
+    began = time.monotonic()
+    process.send_signal(number)
+    code, _, err = finished(process)
+    assert 2 < time.monotonic() - began < 8
+    assert code == 137
+    assert "2 processes still ran 2 s after they were to end" in err
+    assert gone(numbers, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_local_kills_a_hung_run_at_a_second_signal(number):
+    process, numbers = started(DEAF, GRACE="60")
+    process.send_signal(number)
+    time.sleep(0.2)
+    process.send_signal(number)  # a process group gets it twice: this is the first one still
+    time.sleep(2.8)
+    assert process.poll() is None
+    began = time.monotonic()
+    process.send_signal(number)
+    code, _, err = finished(process)
+    assert time.monotonic() - began < 6
+    assert code == 137
+    assert "or at a second signal: killed" in err
+    assert gone(numbers, 1)
+
+
+@pytest.mark.parametrize("program", [DEAF, HEEDING], ids=["deaf", "heeding"])
+def test_what_local_started_ends_with_it_when_it_is_killed(program):
+    process, numbers = started(program, GRACE="2")
+    process.kill()
+    assert gone(numbers, 8 if program == DEAF else 2)
+    finished(process)
 
 
 @pytest.mark.parametrize("arguments", [(), ("2",), ("0", "true"), ("two", "true")])

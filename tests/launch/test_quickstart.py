@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,6 +17,7 @@ FAKE_PYTHON = """#!/usr/bin/env bash
 case "$*" in
   "-c import pip") exit ;;
   -m\\ pip*) echo "$*" >>"$CALLS"; exit "${PIP_CODE:-0}" ;;
+  *\\ --check\\ *) [[ -z ${REAL:-} ]] && exit; echo "check $*" >>"$CALLS"; exec "$REAL" "$@" ;;
   *--show-config) cat "$CALLS.config" 2>/dev/null; exit ;;
 esac
 echo "$*" >>"$CALLS"
@@ -133,6 +136,42 @@ def test_other_settings_repeat_what_depends_on_them(quickstart):
     Path(f"{quickstart.calls_file}.config").write_text("another default")
     assert quickstart.run(HOURS="0.2")[0] == 0
     assert quickstart.calls() == STEPS[4:]
+
+
+@pytest.mark.parametrize(
+    ("override", "tried", "told"),
+    [
+        (
+            "--config.train.stpes=20",
+            ["write"],
+            "there is no field config.train.stpes; did you mean config.train.steps?",
+        ),
+        ("--config.data.sources.text.weight=0.5", ["write", "align"], "there is no field config.data.sources.text"),
+        ("--config.tokenizer.path=/nowhere", ["write"], "config.tokenizer.path: there is no /nowhere"),
+        ("--config.mesh.tensor=3", ["write"], "config.mesh.tensor=3"),
+    ],
+)
+def test_overrides_are_tried_on_all_stages_before_the_first_step(quickstart, override, tried, told):
+    code, _, err = quickstart.run(override, REAL=sys.executable, PYTHONPATH=ROOT)
+    assert code == 2
+    assert told in err
+    assert err.endswith(
+        f"error: the overrides do not fit stage {tried[-1]}; the reason stands above. Nothing was begun\n"
+    )
+    assert quickstart.calls() == [f"train {stage}" for stage in tried]
+    assert [path.name for path in quickstart.runs.iterdir()] == [".quickstart"]
+
+
+def test_the_quick_look_of_the_scripts_head_passes_and_is_tried_once(quickstart):
+    look = re.search(r"quickstart\.sh (--config\S+)", (ROOT / "launch/quickstart.sh").read_text())[1]
+    code, out, err = quickstart.run(look, REAL=sys.executable, PYTHONPATH=ROOT)
+    assert (code, err) == (0, "")
+    assert [out.count(f"configs/demo.py:{stage}: nothing wrong is known") for stage in ("write", "align", "joint")] == [
+        1
+    ] * 3
+    assert quickstart.calls() == ["train write", "train align", "train joint", *STEPS]
+    assert quickstart.run(look, REAL=sys.executable, PYTHONPATH=ROOT)[0] == 0
+    assert quickstart.calls() == []
 
 
 def test_being_stopped_saves_and_resumes(quickstart):

@@ -11,10 +11,9 @@ import pytest
 from helpers.host_init import host_init
 from helpers.tiny_stage_rows import (
     ALIGN,
-    JOINT,
     LORA,
     SHAPES,
-    make_batch,
+    batch_of,
     make_turn,
     tiny_chat,
     tiny_config,
@@ -23,7 +22,7 @@ from helpers.tiny_stage_rows import (
 
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.data.batch import SEQUENCE_FIELDS, Batch, padding_like, stack
-from ieat_jax.data.layout import LayoutOptions, lay_out
+from ieat_jax.data.layout import lay_out
 from ieat_jax.errors import UserError
 from ieat_jax.model.names import named_leaves
 from ieat_jax.model.sharding import MESH_AXES, make_mesh
@@ -31,18 +30,6 @@ from ieat_jax.model.unified import build_model
 from ieat_jax.objectives.losses import class_loss, total
 from ieat_jax.objectives.stages import STAGES, align_parts, make_objective
 from ieat_jax.training.placement import put_batch
-
-WRITE = LayoutOptions()
-OPTIONS = {"write": WRITE, "align": ALIGN, "joint": JOINT}
-
-
-def batch_of(stage, rows=8):
-    shapes = SHAPES if stage != "write" else dataclasses.replace(SHAPES, clips=0, teacher_tokens=0, speak=0, groups=0)
-    if stage == "align":
-        shapes = dataclasses.replace(SHAPES, speak=0, groups=0)
-    if stage == "joint":
-        shapes = dataclasses.replace(SHAPES, teacher_tokens=0)
-    return make_batch(OPTIONS[stage], rows, shapes=shapes, **({"clip": None} if stage == "write" else {}))
 
 
 @functools.cache

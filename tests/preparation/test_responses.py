@@ -25,7 +25,7 @@ class Echo:
     def __init__(self, ended=True, tail=""):
         self.asked, self.ended, self.tail = [], ended, tail
 
-    def reply(self, dialogues, *, think):
+    def reply(self, dialogues, *, think, done=None):
         assert not think
         self.asked += [tuple((turn.text, turn.response) for turn in turns) for turns in dialogues]
         return [self.answer(turns) for turns in dialogues]
@@ -81,11 +81,11 @@ def test_no_answer_is_an_error_that_names_the_prompt():
 class Picky(Echo):
     """Refuses all dialogues together if one of them holds an exclamation mark."""
 
-    def reply(self, dialogues, *, think):
+    def reply(self, dialogues, *, think, done=None):
         for turns in dialogues:
             if "!" in turns[-1].text:
                 raise UserError(f"the prompt is too long: {turns[-1].text}")
-        return super().reply(dialogues, think=think)
+        return super().reply(dialogues, think=think, done=done)
 
 
 def test_a_dialogue_that_cannot_be_answered_is_left_out_and_named():

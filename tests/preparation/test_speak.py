@@ -75,6 +75,7 @@ def test_a_program_speaks_what_has_no_sound(tmp_path, capsys):
     assert "python" in made["a"].raw["ieat_meta"]["spoken_by"]
     assert made["b"].turns[0].response_audio is None
     assert "4 of 4 utterances spoken" in capsys.readouterr().out
+    assert {record.unread for record in made.values()} == {()}
     assert prepare.main(["check", "--records", str(tmp_path / "out/words.jsonl")]) == 0
 
 

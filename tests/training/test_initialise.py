@@ -90,6 +90,34 @@ def test_a_missing_parameter_that_is_not_declared_is_named(corpus, weights):
         initialise(typed(config), None)
 
 
+def test_speak_in_a_stage_that_does_not_speak_is_told_to_wait(corpus, weights):
+    """Not that it may start from random numbers: it would train nothing of it."""
+    allowed = (*ALLOWED[:2], r".*lora.*")
+    config = recipe(
+        corpus, "align", init__whisper="w", init__llm="l", init__allow_new=allowed, model__speak__enabled=True
+    )
+    weights(typed(config).model)
+    wanted = r"speak\.embed, .*stage align does not speak: set config\.model\.speak\.enabled=False, .*stage joint"
+    with pytest.raises(InitError, match=wanted) as told:
+        initialise(typed(config), None)
+    assert "allow_new" not in str(told.value)
+
+
+@pytest.mark.parametrize("stage", ["write", "align", "joint"])
+def test_speak_begins_as_write_unless_an_earlier_stage_trained_it(corpus, stage):
+    before = typed(recipe(corpus, stage, model__speak__enabled=True))
+    model, _ = initialise(before, None)
+    earlier = SimpleNamespace(path="before", step=1, stage=stage, model=model, config=before)
+    after = recipe(corpus, "joint", init__checkpoint="before", init__allow_new=(r"speak\.(embed|heads)",))
+    got, handover = initialise(typed(after), None, earlier)
+    now, then = named_leaves(got), named_leaves(model)
+    for name in ("layers.mlp.up.kernel", "norm.scale"):
+        source = f"speak.{name}" if stage == "joint" else f"write.{name}"
+        np.testing.assert_array_equal(now[f"speak.{name}"], then[source])
+    assert ("speak.heads" in handover.new) == (stage != "joint")
+    assert ("speak.heads" in handover.left_over) == (stage != "joint")
+
+
 def test_weights_of_another_size_name_the_field(corpus, weights):
     weights(typed(recipe(corpus, "joint", model__llm__mlp_width=48)).model)
     config = recipe(corpus, "joint", init__llm="l", init__allow_new=(".*",))

@@ -107,7 +107,7 @@ def test_two_starts_on_one_folder_and_one_after_a_kill(corpus, tmp_path):
 # A thread that reads on a file system that hangs, from step 6 on.
 STUCK_READER = """
 import time
-from ieat_jax.data.pipeline import HostRows
+from ieat_jax.packing.pipeline import HostRows
 read = HostRows.__getitem__
 def stuck(self, index):
     while not isinstance(index, slice) and index >= 5 * 8:

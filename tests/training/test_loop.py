@@ -9,11 +9,11 @@ import pytest
 from helpers.tiny_stages import recipe, start, use_mesh, write_corpus
 
 import ieat_jax.training.loop as loop
-from ieat_jax.config.recipes import as_plain, from_json, to_json, typed
+from ieat_jax.config.recipes import from_json, to_json
 from ieat_jax.errors import UserError
 from ieat_jax.model.names import named_leaves
 from ieat_jax.runs.folder import load_run
-from ieat_jax.training.resume import TrainError, check_resume
+from ieat_jax.training.resume import TrainError
 
 
 @pytest.fixture(scope="module")
@@ -145,21 +145,11 @@ def test_meshes_and_micro_batches_give_the_same_losses(corpus, tmp_path, mesh, a
     assert losses == pytest.approx(expected, rel=2e-5)
 
 
-def test_resuming_with_another_configuration_or_other_data_is_refused(corpus, tmp_path, aligned):
+def test_resuming_with_another_configuration_is_refused(corpus, tmp_path, aligned):
     run = tmp_path / "run"
     shutil.copytree(aligned, run)
     with pytest.raises(TrainError, match=r"config\.objective\.kl: 1\.0 then, 2\.0 now"):
         start(recipe(corpus, "align", objective__kl=2.0), run)
-    plain = as_plain(typed(recipe(corpus, "align")))
-    saved_more_often = as_plain(typed(recipe(corpus, "align", checkpoint__every=9)))
-    stored = {"config": plain, "data": {"x": {"hash": 1}}}
-    check_resume(stored, {"config": saved_more_often, "data": {"x": {"hash": 1}}}, allow=False)
-    older = {name: value for name, value in plain.items() if name != "tokenizer"}  # from before there was that section
-    with pytest.raises(TrainError, match=r"config\.tokenizer\.path: '' then"):
-        check_resume({"config": older, "data": {}}, {"config": plain, "data": {}}, allow=False)
-    with pytest.raises(TrainError, match="the records of x"):
-        check_resume(stored, stored | {"data": {"x": {"hash": 2}}}, allow=False)
-    check_resume(stored, stored | {"data": {"x": {"hash": 2}}}, allow=True)
 
 
 @pytest.mark.parametrize(

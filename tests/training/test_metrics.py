@@ -11,8 +11,27 @@ import pytest
 
 from ieat_jax.training import metrics
 from ieat_jax.training.clock import Throughput
-from ieat_jax.training.console import format_metrics
-from ieat_jax.training.metrics import MetricWriter, reduce_parts
+from ieat_jax.training.console import format_metrics, working
+from ieat_jax.training.metrics import MetricWriter, Window, reduce_parts
+
+
+def test_a_window_goes_on_from_what_a_checkpoint_kept_of_it():
+    def of(step):
+        return {"loss": jnp.float32(0.1 * step), "parts": {"ce": (jnp.float32(step), jnp.int32(3))}}
+
+    whole, before = Window(), Window()
+    for step in range(4):
+        whole.add(of(step))
+    for step in range(2):
+        before.add(of(step))
+    kept = json.loads(json.dumps(before.as_json()))
+    after, other = Window(kept), Window(kept)
+    for step in (2, 3):
+        after.add(of(step))
+    assert after.take() == whole.take()
+    assert (after.as_json(), after.steps) == (None, 0)
+    other.add({"loss": jnp.float32(7.0)})  # another version's metrics: they are a window of their own
+    assert other.take() == ({"loss": 7.0}, 1)
 
 
 def lines(folder):
@@ -36,14 +55,57 @@ def test_one_line_per_write_on_the_console_and_in_the_file(tmp_path, capsys):
         {"step": 20, "tokens_per_second": 123456.7},
     ]
     printed = capsys.readouterr().out.splitlines()
-    assert printed == ["step 10/20  loss 1.5  grad_norm 0.5  bad nan", "step 20/20  tokens_per_second 123,457", "done"]
+    assert printed == [
+        "step 10/20 | loss 1.5 | grad_norm 0.5 | bad nan",
+        "step 20/20 | tokens_per_second 123,457",
+        "done",
+    ]
+
+
+def test_a_line_says_by_groups_how_it_goes_and_how_long_it_will_take(tmp_path, capsys):
+    metrics = {"loss": 2.0, "step_seconds": 30.0, "learning_rate": 0.1, "bad_records": 3, "data_seconds": 0.5}
+    with MetricWriter(tmp_path, total_steps=20) as writer:
+        writer.write(10, metrics, {"ce": (3.0, 2.0), "extra_of_mine": (1.0, 1.0)})
+        writer.write(20, metrics)
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == (
+        "step 10/20 | loss 2  ce 1.5  extra_of_mine 1 | learning_rate 0.1 | bad_records 3 | "
+        "step_seconds 30  data_seconds 0.5 | about 5 min left"
+    )
+    assert "left" not in last
+    assert lines(tmp_path)[0] == {"step": 10, "ce": 1.5, "extra_of_mine": 1.0, **metrics}
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    tags = {tag for tag, step, _ in scalars(events) if step == 10}
+    assert tags == {
+        "loss/ce",
+        "loss/extra_of_mine",
+        "loss/loss",
+        "optimizer/learning_rate",
+        "data/bad_records",
+        "speed/step_seconds",
+        "speed/data_seconds",
+    }
+
+
+def test_long_work_says_what_it_is_and_for_how_long():
+    said = []
+    with working("compiling", said.append, every=0.02):
+        time.sleep(0.2)
+    assert said[0] == "compiling"
+    assert said.count("compiling: 0 s so far") >= 3
+    count = len(said)
+    time.sleep(0.1)
+    assert len(said) == count
+    with pytest.raises(OSError, match="full"), working("saving", said.append):
+        raise OSError("full")
+    assert said[count:] == ["saving"]
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path):
     with MetricWriter(tmp_path, total_steps=20, console=False) as writer:
         writer.write(10, {"loss": 1.25})
     (events,) = (tmp_path / "tensorboard").iterdir()
-    assert scalars(events) == [("loss", 10, 1.25)]
+    assert scalars(events) == [("loss/loss", 10, 1.25)]
 
 
 def scalars(path):
@@ -97,7 +159,7 @@ def test_files_that_cannot_be_made_or_read_stop_no_run(tmp_path, capsys):
         writer.write(10, {"loss": 1.0})
     assert "metrics.jsonl: cannot be written" in (printed := capsys.readouterr()).err
     assert "tensorboard: cannot be written" in printed.err
-    assert printed.out == "step 10/20  loss 1\n"
+    assert printed.out == "step 10/20 | loss 1\n"
     (tmp_path / "metrics.jsonl").rmdir()
     (tmp_path / "metrics.jsonl").write_bytes(
         b'{"step": 1, "loss": 3}\n{"step": 2, "l\xffss": 3}\n[]\n{"step": null}\n\xff\n'
@@ -129,7 +191,7 @@ def test_a_terminal_gets_a_progress_bar(tmp_path, monkeypatch):
     with MetricWriter(tmp_path, total_steps=20, start_step=4) as writer:
         writer.write(10, {"loss": 1.5})
         writer.advance(10)
-    assert "step 10/20  loss 1.5" in terminal.getvalue()
+    assert "step 10/20 | loss 1.5" in terminal.getvalue()
     assert "10/20" in terminal.getvalue().split("loss 1.5")[1]
 
 

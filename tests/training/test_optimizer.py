@@ -183,9 +183,10 @@ def test_impossible_settings_name_their_field(change, message):
 
 
 def test_a_warm_up_yields_to_a_short_run():
-    short = make_schedule(OptimizerConfig(learning_rate=1.0, warmup_steps=20), total_steps=10)
     half = make_schedule(OptimizerConfig(learning_rate=1.0, warmup_steps=5), total_steps=10)
-    assert [float(short(step)) for step in range(10)] == [float(half(step)) for step in range(10)]
+    for longer in (6, 9, 10, 20):
+        short = make_schedule(OptimizerConfig(learning_rate=1.0, warmup_steps=longer), total_steps=10)
+        assert [float(short(step)) for step in range(10)] == [float(half(step)) for step in range(10)]
     assert float(make_schedule(OptimizerConfig(learning_rate=1.0, warmup_steps=20), total_steps=1)(0)) == 1
 
 

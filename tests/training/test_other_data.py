@@ -10,6 +10,8 @@ import pytest
 from helpers.tiny_stages import recipe, start, use_mesh, write_corpus
 
 from ieat_jax.audio.files import read_audio, write_wav
+from ieat_jax.errors import UserError
+from ieat_jax.text.tokenizer import train_tokenizer
 from ieat_jax.training.resume import TrainError
 
 
@@ -49,8 +51,8 @@ OTHER = {
 }
 
 
-def config(steps=2):
-    return recipe(Path(), "align", train__steps=steps)  # all paths start at the current folder
+def config(**fields):
+    return recipe(Path(), "align", train__steps=2, **fields)  # all paths start at the current folder
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +76,34 @@ def copy(begun, tmp_path, monkeypatch):
 @pytest.mark.parametrize("other", OTHER)
 def test_other_content_under_the_same_ids_is_refused(copy, other):
     OTHER[other](Path())
-    with pytest.raises(TrainError, match=r"configuration \(the records of train\.jsonl\); use a new workdir"):
+    what = "recordings" if "recording" in other else "records"
+    with pytest.raises(TrainError) as told:
         start(config(), "run")
+    assert str(told.value) == (
+        f"this run began with another configuration (config.data.sources.train.records: other {what} than then); use a "
+        "new workdir, or name what may differ: config.checkpoint.allow_changes=('data.sources.train.records',)"
+    )
+    start(config(checkpoint__allow_changes=("data.sources.train.records",)), "run")
+
+
+def test_moved_data_are_the_same_data(copy, capsys):
+    Path("elsewhere").mkdir()
+    for path in (*Path().glob("*.wav"), Path("train.jsonl"), Path("tokenizer")):
+        path.rename(Path("elsewhere") / path.name)
+    source = {"data__sources__train__records": "elsewhere/train.jsonl"}
+    with pytest.raises(UserError, match="nowhere: there is no such"):
+        start(config(**source, tokenizer__path="nowhere"), "run")
+    start(config(**source, tokenizer__path="elsewhere/tokenizer"), "run")
+    assert "resuming from step 2" in capsys.readouterr().out
+    Path("elsewhere/train.jsonl").rename("train.jsonl")
+    start(config(tokenizer__path="elsewhere/tokenizer", data__sources__train__audio_root="elsewhere"), "run")
+    assert "resuming from step 2" in capsys.readouterr().out
+
+
+def test_another_tokenizer_under_another_path_is_refused(copy):
+    train_tokenizer(["some other words"] * 3, 300).save("other")
+    with pytest.raises(TrainError, match=r"\(config\.tokenizer\.path: 'tokenizer' then, 'other' now\)"):
+        start(config(tokenizer__path="other"), "run")
 
 
 def test_a_copy_of_the_data_is_the_same_data(copy, capsys):

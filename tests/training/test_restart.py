@@ -1,13 +1,17 @@
 """What an attempt begins with: the newest intact checkpoint, or what the configuration names, never random numbers."""
 
 import json
+import re
 import resource
+import shlex
 import shutil
 
 import numpy as np
 import pytest
 from helpers.tiny_stages import recipe, start, use_mesh, write_corpus
 
+import ieat_jax.training.loop as loop
+from ieat_jax import evaluate, generate
 from ieat_jax.errors import UserError
 from ieat_jax.model.names import named_leaves
 from ieat_jax.runs.folder import load_run
@@ -89,6 +93,95 @@ def test_a_changed_key_of_orbaxs_metadata_costs_one_step(runs, tmp_path, capsys)
     )
     assert f"resuming from step 2 of {run}" in printed
     assert parameters(run) == parameters(runs / "second")
+
+
+def assert_next(printed, run):
+    """The commands after a run's end can be given: their options are known, their paths are there."""
+    talk = re.search(r"^talk to it: python -m ieat_jax\.generate (.*)$", printed, re.MULTILINE)[1]
+    score = re.search(r"^measure it: python -m ieat_jax\.evaluate (.*)$", printed, re.MULTILINE)[1]
+    assert generate._parser().parse_args(shlex.split(talk)).checkpoint == run
+    assert evaluate._parser().parse_args(shlex.split(score)).checkpoint == run
+    assert f"config.init.checkpoint = '{run}'" in printed
+
+
+def test_a_run_that_ends_says_where_it_is_and_what_to_do_next(runs, tmp_path, capsys):
+    run = tmp_path / "my run"
+    start(second(runs), run)
+    printed = capsys.readouterr().out
+    assert f"finished: 3 of 3 steps, in {run}" in printed
+    assert "compiling the step" in printed
+    assert_next(printed, run)
+
+
+def test_a_finished_run_says_so_and_computes_nothing(runs, tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "second", run)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != "config.json"}
+    monkeypatch.setattr(loop, "make_step", lambda *_, **__: pytest.fail("a step was made"))
+    assert start(second(runs), run).step == 3
+    printed = capsys.readouterr().out
+    assert f"already finished: 3 of 3 steps, in {run}" in printed
+    assert "resuming" not in printed
+    assert_next(printed, run)
+    kept = {path for path in before if path.name not in ("claim.json", "manifest.json")}
+    assert {path: path.stat().st_mtime_ns for path in kept} == {path: before[path] for path in kept}
+
+
+def test_a_finished_run_whose_last_step_is_damaged_is_finished_again(runs, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "second", run)
+    file = max((run / "checkpoints/3").rglob("d/*"), key=lambda path: path.stat().st_size)
+    (run / "checkpoints/3/manifest.json").unlink()  # large files are known by their size alone
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert start(second(runs), run).step == 3
+    printed = capsys.readouterr().out
+    assert "already finished: 3 of 3 steps" in printed
+    assert f"resuming from step 2 of {run}" in printed
+    assert parameters(run) == parameters(runs / "second")
+
+
+@pytest.mark.parametrize(("stage", "allow"), [("align", False), ("joint", False), ("align", True)])
+def test_a_workdir_of_another_stage_is_refused_by_its_stage(runs, tmp_path, monkeypatch, stage, allow):
+    monkeypatch.setattr(loop, "gather", lambda *_, **__: pytest.fail("tokenizer and data were read"))
+    with pytest.raises(UserError, match=rf"first: holds a run of stage write, config\.stage is {stage}; every stage"):
+        start(recipe(runs, stage, checkpoint__allow_changes=allow), runs / "first")
+
+
+SIZES = {"write": ("tokens",), "align": ("tokens", "teacher_tokens"), "joint": ("tokens", "speak")}
+
+
+@pytest.mark.parametrize(("stage", "size"), [(stage, size) for stage, sizes in SIZES.items() for size in sizes])
+def test_a_row_that_no_turn_fits_into_is_refused_before_weights_are_made(runs, tmp_path, monkeypatch, stage, size):
+    monkeypatch.setattr(loop, "initialise", lambda *_, **__: pytest.fail("weights were made"))
+    config = recipe(runs, stage, **{f"data__shapes__{size}": 8})
+    with pytest.raises(UserError, match=rf"no dialogue fits .* needs \d+ {size}, config\.data\.shapes\.{size} is \d; "):
+        start(config, tmp_path / "run")
+
+
+def lines(path):
+    """Lines of metrics, without what depends on the clock."""
+    found = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.endswith(("seconds", "per_second"))} for line in found]
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1e30], ids=["finite", "not-finite"])
+def test_metrics_are_over_the_same_steps_wherever_a_run_was_stopped(runs, tmp_path, monkeypatch, rate):
+    fields = dict(train__steps=7, train__log_every=3, optimizer__learning_rate=rate, optimizer__clip_norm=0.0)
+    config = recipe(runs, "write", optimizer__max_bad_steps=9, checkpoint__every=9, **fields)
+    start(config, tmp_path / "whole")
+
+    class Leave(loop.Preemption):
+        def requested(self, step):
+            return True
+
+    monkeypatch.setattr(loop, "Preemption", Leave)
+    for step in range(1, 8):
+        assert start(config, tmp_path / "parted").step == step
+    assert lines(tmp_path / "parted") == lines(tmp_path / "whole")
+    assert [line["step"] for line in lines(tmp_path / "whole")] == [3, 6, 7]
+    assert (lines(tmp_path / "whole")[1]["grad_norm"] is None) == (rate == 1e30)
 
 
 def test_metrics_that_cannot_be_written_stop_no_run(runs, tmp_path, capsys):

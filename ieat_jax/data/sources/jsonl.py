@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ieat_jax.audio.codec import check_identity
 from ieat_jax.config.sections import SourceConfig
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, read_records, to_json
-from ieat_jax.data.understood import check_labels
+from ieat_jax.data.understood import told_of
 from ieat_jax.errors import UserError
 from ieat_jax.storage import local_path
 
@@ -44,10 +44,10 @@ def open_sources(
     """Read `config.data.sources`: a weight of 0 leaves a source out.
 
     `codec`: identity of the codec that the run speaks with; units of another one are refused. Labels that nobody
-    understands are reported on stderr.
+    understands, and keys that nobody reads, are reported on stderr.
 
     Raises:
-        DataError: no source has a weight above 0.
+        DataError: no source has a weight above 0, or an audio_root is not there.
         StorageError: records or audio in an object store.
         RecordError: a file that cannot be read.
         CodecError: units of another codec.
@@ -60,18 +60,26 @@ def open_sources(
         path = local_path(entry.records, f"config.data.sources.{name}.records")
         records = tuple(read_records(path, quarantine=quarantine))
         quarantine.expect(len(records))
-        for sentence in check_labels(records, quarantine.max_share, path):
-            print(f"{path}: {sentence}; they count as unknown", file=sys.stderr, flush=True)
+        for sentence in told_of(records, quarantine.max_share, path):
+            print(f"{path}: {sentence}", file=sys.stderr, flush=True)
         for record in records:
             if codec is not None and record.codec is not None:
                 check_identity(record.codec, codec, where=f"{path}: {record.dialogue_id}")
         root = path.parent
         if entry.audio_root:
             root = local_path(entry.audio_root, f"config.data.sources.{name}.audio_root")
+            if not root.is_dir():
+                raise DataError(f"config.data.sources.{name}.audio_root: there is no folder {root}")
         sources.append(Source(records, root, float(entry.weight), str(path)))
     if not sources:
         raise DataError("config.data.sources names no records with a weight above 0; give at least one")
     return sources
+
+
+def fingerprints(settings: Mapping[str, SourceConfig], sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
+    """{NAME of config.data.sources: its fingerprint}, of sources as `open_sources` gives them."""
+    names = [name for name, entry in sorted(settings.items()) if entry.weight > 0]
+    return {name: fingerprint(source) for name, source in zip(names, sources, strict=True)}
 
 
 def fingerprint(source: Source) -> dict[str, Any]:
@@ -86,7 +94,7 @@ def fingerprint(source: Source) -> dict[str, Any]:
         content.update(json.dumps(to_json(record), sort_keys=True, ensure_ascii=True, default=_listed).encode())
         for turn in record.turns:
             digest.update(b"-" if turn.units is None else np.asarray(turn.units, np.int32).tobytes())
-            audio.update(b"-" if turn.audio is None else _sample(source.audio_root / turn.audio))
+            audio.update(b"-" if turn.audio is None else sample(source.audio_root / turn.audio))
     hashes = {"hash": digest, "content": content, "audio": audio}
     return {
         "records": len(source.records),
@@ -95,9 +103,11 @@ def fingerprint(source: Source) -> dict[str, Any]:
     }
 
 
-def _sample(file: Path) -> bytes:
-    """The size of a file and what stands in its middle; nothing of one that cannot be read, which is quarantined."""
+def sample(file: Path) -> bytes:
+    """Return the size of a file and what stands in its middle; '?' of what cannot be read or is no regular file."""
     try:
+        if not file.is_file():  # a pipe would be waited for for ever
+            return b"?"
         with file.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)
             stream.seek(size // 2)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ieat_jax.errors import UserError
 from ieat_jax.evaluation.score import METRICS, PREDICTIONS, TRAINING
+from ieat_jax.storage import local_path
 
 _TEXTS = ("gold_emotion", "predicted_emotion", "transcript", "reference_text", "think", "text", "spoken_transcript")
 _AGAIN = "score the run again"
@@ -33,7 +34,7 @@ def read_scored(name: str, folder: Path) -> ScoredRun:
     Raises:
         ReportError: it was not, or a file in it is damaged.
     """
-    path = folder / METRICS
+    path = local_path(folder / METRICS, "report:")
     if not path.is_file():
         raise ReportError(
             f"report: {folder} (run {name!r}) has no {METRICS}; write it with `python -m ieat_jax.evaluate "
@@ -60,7 +61,7 @@ def _read_lines(path: Path, *, cut: bool = False) -> list[tuple[int, dict[str, A
     Lines end at newline bytes only: U+2028, U+0085 and their like are text. `cut`: a last line without newline may be
     half a line, because the file was copied while it grew.
     """
-    if not path.is_file():
+    if not local_path(path, "report:").is_file():
         return []
     try:
         content = path.read_bytes()

@@ -55,6 +55,19 @@ def measured_rows(runs: Sequence[ScoredRun], measures: Sequence[Measure]) -> lis
     return [row for row in rows if any(value_at(run.metrics, row.path) is not None for run in runs)]
 
 
+def not_measured(runs: Sequence[ScoredRun], measures: Sequence[Measure]) -> list[str]:
+    """A sentence for each measure that failed when a run was scored, or was not there yet."""
+    told = []
+    for run in runs:
+        known, failed = run.metrics.get("measures"), run.metrics.get("failed")
+        if isinstance(failed, dict):
+            told += [f"{run.name}: {sentence}" for sentence in failed.values() if isinstance(sentence, str)]
+        if isinstance(known, list):  # scores of an earlier version do not say
+            new = [measure.name for measure in measures if measure.name not in known]
+            told += [f"{run.name}: not in these scores: {name}; run score again" for name in new]
+    return told
+
+
 def print_table(runs: Sequence[ScoredRun], measures: Sequence[Measure]) -> None:
     """The comparison on the console."""
     from rich.console import Console
@@ -75,16 +88,19 @@ def print_table(runs: Sequence[ScoredRun], measures: Sequence[Measure]) -> None:
             cells.append(Text(shown))
         table.add_row(Text(row.title), *cells, Text(f"{row.better}; {_newest_note(row, runs)}"))
     Console().print(table)
+    for sentence in not_measured(runs, measures):
+        print(sentence.encode("utf-8", "replace").decode("utf-8"))
 
 
 def comparison(runs: Sequence[ScoredRun], measures: Sequence[Measure]) -> str:
     """The comparison as HTML."""
     head = "".join(f'<th scope="col">{html.escape(run.name)}</th>' for run in runs)
     body = "".join(_html_row(row, runs) for row in measured_rows(runs, measures))
+    absent = "".join(f'<p class="quiet">{html.escape(each)}</p>' for each in not_measured(runs, measures))
     return (
         '<div class="scroll"><table><caption>Each number from generated replies unless it says teacher-forced. '
         "Signed: change from the column before. Small: bootstrap 95 % interval.</caption>"
-        f'<thead><tr><th scope="col">Measure</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<thead><tr><th scope="col">Measure</th>{head}</tr></thead><tbody>{body}</tbody></table></div>{absent}'
     )
 
 

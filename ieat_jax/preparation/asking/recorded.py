@@ -6,7 +6,6 @@ import dataclasses
 import fcntl
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -14,6 +13,8 @@ from typing import IO, Any, Protocol
 from ieat_jax.errors import UserError
 from ieat_jax.inference.generator import Reply
 from ieat_jax.inference.prompt import UserTurn
+from ieat_jax.progress import counted
+from ieat_jax.storage import local_path
 
 Dialogue = tuple[UserTurn, ...]
 HOPELESS = 20  # questions that fail before any is answered
@@ -47,7 +48,7 @@ class Asked(Protocol):
 
 
 class Recorded:
-    """An LLM with a memory on disk; `reply` is that of `Generator` for text."""
+    """An LLM with a memory on disk."""
 
     def __init__(self, asked: Asked | None, path: Path, model: str, system_text: str, settings: dict[str, Any]):
         """Args:
@@ -73,8 +74,12 @@ class Recorded:
         if self._file is not None:
             self._file.close()
 
-    def answers(self, dialogues: Sequence[Dialogue]) -> list[Answer | UserError]:
+    def answers(self, dialogues: Sequence[Dialogue], part: tuple[int, int] | None = None) -> list[Answer | UserError]:
         """The answer to the last turn of each dialogue, or what is wrong with it; equal ones are asked once.
+
+        Args:
+            dialogues: what is asked.
+            part: (which, of how many) askings, for people who watch.
 
         Raises:
             AskError: nothing can be asked any more, or an answer of a replay is missing.
@@ -91,21 +96,21 @@ class Recorded:
                 f"{self.path} has no answer of {self.model} to {len(open_ones)} of {len(dialogues)} questions; the "
                 f"first begins {first[:60]!r}. Ask them without --replay"
             )
-        self._ask(open_ones)
+        self._ask(open_ones, part)
         return [self._known.get(key) or self._failed[key] for key in keys]
 
-    def reply(self, dialogues: Sequence[Sequence[UserTurn]], *, think: bool = False) -> list[Reply]:
-        """Answer the last turn of each dialogue.
+    def replies(self, dialogues: Sequence[Dialogue], part: tuple[int, int] | None = None) -> list[Reply | UserError]:
+        """The `answers` as replies of a `Generator`.
 
         Raises:
-            UserError: the first of what is wrong with them.
+            AskError: as `answers`.
         """
-        replies = []
-        for answer in self.answers([tuple(dialogue) for dialogue in dialogues]):
-            if isinstance(answer, UserError):
-                raise answer
-            replies.append(Reply("", answer.text, None, None, True, answer.ended, False, ()))
-        return replies
+        return [
+            answer
+            if isinstance(answer, UserError)
+            else Reply("", answer.text, None, None, True, answer.ended, False, ())
+            for answer in self.answers(dialogues, part)
+        ]
 
     def forecast(self, dialogues: Sequence[Dialogue], price: Sequence[float] | None) -> str:
         """What asking will cost, for people: tokens are guessed by bytes, answers are as long as they may be."""
@@ -126,12 +131,13 @@ class Recorded:
         wrote = sum(answer.wrote or 0 for answer in counted)
         return f"{len(self.new)} questions asked: {read} tokens read, " + _costing(wrote, "written", read, price)
 
-    def _ask(self, dialogues: dict[str, Dialogue]) -> None:
+    def _ask(self, dialogues: dict[str, Dialogue], part: tuple[int, int] | None) -> None:
         if not dialogues or self.asked is None:
             return
         keys = list(dialogues)
         failed = 0
-        for count, (number, answer) in enumerate(self.asked.each(list(dialogues.values())), 1):
+        asked = counted(self.asked.each(list(dialogues.values())), "questions asked", len(keys), part=part)
+        for count, (number, answer) in enumerate(asked, 1):
             key = keys[number]
             if isinstance(answer, UserError):
                 self._failed[key], failed = answer, failed + 1
@@ -141,8 +147,6 @@ class Recorded:
                 self._write(key, dialogues[key], answer)
                 self._known[key] = answer
                 self.new.append(answer)
-            if count % 100 == 0 or count == len(keys):
-                print(f"{count} of {len(keys)} questions asked", file=sys.stderr)
 
     def _write(self, key: str, dialogue: Dialogue, answer: Answer) -> None:
         turns = [[turn.text, turn.response] for turn in dialogue]
@@ -175,7 +179,7 @@ def _locked(path: Path) -> IO[bytes]:
     """The file, to add to, for this process alone; a last line that was cut in a crash is taken off."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab+")
+        file = local_path(path, "--answers").open("ab+")
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.seek(0)
         data = file.read()
@@ -191,7 +195,7 @@ def _locked(path: Path) -> IO[bytes]:
 def _read_answers(path: Path) -> dict[str, Answer]:
     found: dict[str, Answer] = {}
     try:
-        data = path.read_bytes() if path.exists() else b""
+        data = local_path(path, "--answers").read_bytes() if path.exists() else b""
     except OSError as error:
         raise AskError(f"{path}: cannot be read ({error.strerror})") from error
     for number, line in enumerate(data.split(b"\n"), 1):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ieat_jax.cli import path_argument
+from ieat_jax.cli import add_output, path_argument
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
 from ieat_jax.data.records import Record, parse_record, read_records, to_json, write_records
 from ieat_jax.errors import UserError
@@ -49,7 +49,7 @@ class Open:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `prepare attribute`."""
     parser.add_argument("records", nargs="+", type=path_argument, metavar="RECORDS", help="JSONL of dialogues")
-    parser.add_argument("--out", required=True, type=path_argument, help="folder for files of the same names")
+    add_output(parser, "folder for files of the same names")
     asking.add_arguments(parser)
     parser.add_argument(
         "--what", nargs="+", choices=FIELDS, default=FIELDS[:-1], help="what is asked for (default: all but think)"
@@ -135,14 +135,14 @@ def ask(turns: Sequence[Open], llm: Recorded) -> int:
         How many turns were asked again.
     """
     again = []
-    for turn, answer in zip(turns, llm.answers([_dialogue(turn) for turn in turns]), strict=True):
+    for turn, answer in zip(turns, llm.answers([_dialogue(turn) for turn in turns], part=(1, 2)), strict=True):
         if isinstance(answer, UserError):
             turn.bad = dict.fromkeys(turn.fields, Wrong("not_answered", str(answer)))
             continue
         turn.good, turn.bad = read_answer(answer.text, turn.record, turn.index, turn.fields)
         if turn.bad:
             again.append((turn, answer.text))
-    second = llm.answers([_second(turn, text) for turn, text in again])
+    second = llm.answers([_second(turn, text) for turn, text in again], part=(2, 2))
     for (turn, _), answer in zip(again, second, strict=True):
         if isinstance(answer, UserError):
             continue

@@ -9,6 +9,7 @@ from pathlib import Path
 from ieat_jax.data.labels import EMOTIONS, INTENSITIES, STYLES, emotion_word
 from ieat_jax.data.records import Record, Turn
 from ieat_jax.errors import UserError
+from ieat_jax.storage import local_path
 from ieat_jax.text.checks import check_text
 
 FIELDS = ("emotion", "intensity", "cause", "style", "think")
@@ -71,7 +72,7 @@ def read_prompts(folder: Path | None) -> dict[str, str]:
         ours = Path(__file__).parent / "prompts" / f"{language}.txt"
         path = ours if folder is None or not (folder / ours.name).exists() else folder / ours.name
         try:
-            text = path.read_text(encoding="utf-8")
+            text = local_path(path, "prompt").read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise PromptError(f"{path}: cannot be read as UTF-8 ({error})") from error
         check_text(text, str(path), blank=False)

@@ -16,6 +16,7 @@ import numpy as np
 from ieat_jax.errors import UserError
 from ieat_jax.preparation.demo import text as words
 from ieat_jax.preparation.demo.voice import REPLY_PROSODY, REST, USER_PROSODY, Prosody
+from ieat_jax.progress import counted
 
 SPLITS = ("train", "validation", "test")
 # Single clips with neutral words per emotion, in a corpus of half an hour and more; smaller ones get a share.
@@ -217,7 +218,7 @@ def build_demo(
     (partial / "audio").mkdir(parents=True)
     planners = plan(seed, hours)
     jobs = {path: job for planner in planners.values() for path, job in planner.jobs.items()}
-    seconds = dict(_speak_all(partial, list(jobs.values()), workers))
+    seconds = dict(counted(_speak_all(partial, list(jobs.values()), workers), "sentences spoken", len(jobs)))
     for split, planner in planners.items():
         _write_records(partial / f"{split}.jsonl", planner.records)
     texts = plan_text(seed, text_dialogues)

@@ -63,8 +63,9 @@ def back(out):
 
 def test_the_training_tree_comes_back(tmp_path, capsys):
     folder = train_tree(tmp_path / "humdial")
-    records = imported("humdial", folder, tmp_path)
+    records = imported("humdial", folder, tmp_path, strange_keys=True)
     chinese, english = records["zh_0001_0001"], records["en_0001_0001"]
+    assert (chinese.unread, english.unread) == ((), (("ieat_meta.note", ""),))  # the user's own, and told
     assert (chinese.language, english.language, english.kind) == ("zh", "en", "congruent")
     assert chinese.turns[1].audio == "train/zh/task1/turn_2.wav"
     assert chinese.turns[1].response_audio is None
@@ -134,7 +135,7 @@ def test_any_unknown_keys_come_back(seed, tmp_path):
             if rng.random() < 0.7:
                 turn["split_audio_file"] = rng.choice([None, "", "a.wav", "./a.wav"])
     tree(folder, {"dev/en/list.jsonl": lines(values), "dev/en/a.wav": None, "dev/en/deep/x.wav": None})
-    assert len(imported("humdial", folder, tmp_path)) == 4
+    assert len(imported("humdial", folder, tmp_path, strange_keys=True)) == 4
     assert back(tmp_path) == lists_of(folder)
 
 

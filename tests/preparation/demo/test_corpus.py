@@ -1,6 +1,7 @@
 import numpy as np
 
 from ieat_jax.audio.files import read_audio
+from ieat_jax.data.chance import chooser
 from ieat_jax.data.injection import parse_thinking, thinking
 from ieat_jax.data.records import read_records, to_json
 from ieat_jax.preparation.demo.corpus import SPLITS
@@ -32,7 +33,9 @@ def test_its_audio_is_there_and_its_thinking_reads_back(tiny_demo):
             for index, turn in enumerate(record.turns):
                 assert len(read_audio(turn.audio, max_seconds=12, root=tiny_demo)) > 4000
                 assert len(read_audio(turn.response_audio, max_seconds=12, root=tiny_demo)) > 4000
-                parsed = parse_thinking(" ".join(thinking(record, index, np.random.default_rng(index)).values()))
+                parsed = parse_thinking(
+                    " ".join(thinking(record, index, chooser(np.random.default_rng(index))).values())
+                )
                 assert parsed["valid"]
                 assert parsed["emotion"] == turn.emotion
                 assert parsed["intensity"] == turn.intensity
@@ -47,7 +50,7 @@ def test_chinese_text_dialogues_read_back(tiny_demo):
     for record in records:
         for index, turn in enumerate(record.turns):
             assert turn.audio is None
-            parsed = parse_thinking("".join(thinking(record, index, np.random.default_rng(index)).values()))
+            parsed = parse_thinking("".join(thinking(record, index, chooser(np.random.default_rng(index))).values()))
             assert parsed["valid"]
             assert parsed["emotion"] == turn.emotion
             assert parsed["cause"] == (turn.cause.text if turn.cause else None)

@@ -1,0 +1,157 @@
+"""Planned rows made of records: audio read, thinking worded, everything laid out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ieat_jax.audio.files import AudioError, read_audio
+from ieat_jax.audio.logmel import clip_log_mel
+from ieat_jax.data.arrays import Clip
+from ieat_jax.data.batch import Batch
+from ieat_jax.data.injection import privileged, thinking, told_pieces
+from ieat_jax.data.labels import EMOTIONS, STYLES
+from ieat_jax.data.layout import LayoutError, TurnPlan, lay_out
+from ieat_jax.data.memory import ArrayMemory
+from ieat_jax.data.records import Record, Turn
+from ieat_jax.data.sources.jsonl import DataError, Source
+from ieat_jax.packing.plan import Piece, Plan, choices, picker
+from ieat_jax.packing.spec import RowSpec
+from ieat_jax.packing.tables import THINKING_MODES, place, retried
+
+
+@dataclasses.dataclass(frozen=True)
+class Bad:
+    """A record whose sound turned out to be bad when it was read."""
+
+    source: str
+    record: str
+    code: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row, and the records that are not whole in it."""
+
+    batch: Batch  # without a batch dimension
+    bad: tuple[Bad, ...] = ()
+
+
+class TurnMaker:
+    """Makes the turns of records, and rows of them."""
+
+    def __init__(self, spec: RowSpec):
+        self.spec = spec
+        self._mel = ArrayMemory(self._load_mel)  # decoding is not free
+
+    def turn(self, record: Record, index: int, root: Path, example: int, *, supervised: bool = True) -> TurnPlan:
+        """One turn of a record as example `example` has it.
+
+        Raises:
+            LayoutError: it lacks what a row needs of it.
+            AudioError: its sound cannot be used.
+            DataError: the storage of its sound fails.
+        """
+        spec, turn = self.spec, record.turns[index]
+        if not turn.response_text:
+            raise LayoutError("no_response", f"{record.dialogue_id}: turn {turn.turn_id} has no response_text")
+        drawn = choices(spec, np.array([example]), np.array([index]))
+        thought: dict[str, str] = {}
+        if spec.chat.thinks and int(drawn.modes[0]) in THINKING_MODES:
+            thought = thinking(record, index, picker(drawn.draws[0], told=False))
+            thought = {name: sentence for name, sentence in thought.items() if name in spec.injection.segments}
+            thought = dict(list(thought.items())[int(drawn.removed[0]) :])
+        known = privileged(record, index, picker(drawn.draws[0], told=True)) if spec.privileged else ()
+        told = told_pieces(turn.text, known, record.language)
+        units = turn.units if spec.options.speech and turn.units is not None and len(turn.units) else None
+        return TurnPlan(
+            clip=self._clip(turn, record, root, supervised) if spec.user == "audio" else None,
+            text=told,
+            teacher_text=told,
+            thinking=thought,
+            response=turn.response_text,
+            style=STYLES.index(turn.response_emotion) if turn.response_emotion in STYLES else -1,
+            units=units,
+            supervised=supervised,
+        )
+
+    def dialogue(self, record: Record, root: Path, example: int) -> list[TurnPlan]:
+        """All turns of a record."""
+        return [self.turn(record, index, root, example) for index in range(len(record.turns))]
+
+    def lay_out(self, dialogues: Sequence[Sequence[TurnPlan]]) -> tuple[Batch, list[int]]:
+        """As `layout.lay_out`: the row, and how many turns of each dialogue are in it."""
+        spec = self.spec
+        return lay_out(
+            dialogues,
+            spec.chat,
+            spec.shapes,
+            spec.options,
+            frames=spec.frames,
+            mels=spec.num_mels,
+            positions_per_clip=spec.clip_positions(spec.frames),
+        )
+
+    def _clip(self, turn: Turn, record: Record, root: Path, supervised: bool) -> Clip:
+        if turn.audio is None:
+            raise LayoutError("no_audio", f"{record.dialogue_id}: turn {turn.turn_id} has no split_audio_file")
+        mel = retried(lambda: self._mel(turn.audio, root), f"{record.dialogue_id}: turn {turn.turn_id}")
+        emotion = EMOTIONS.index(turn.emotion) if supervised and turn.emotion in EMOTIONS else -1
+        return Clip(mel, self.spec.clip_positions(len(mel)), emotion)
+
+    def _load_mel(self, audio: str, root: Path) -> np.ndarray:
+        waveform = read_audio(audio, max_seconds=self.spec.clip_seconds, root=root)
+        return clip_log_mel(waveform, num_mels=self.spec.num_mels, window_seconds=self.spec.clip_seconds)
+
+
+class RowMaker:
+    """Makes the rows of a plan. What its sizes could not show, sound that cannot be decoded, costs turns of the row."""
+
+    def __init__(self, sources: Sequence[Source], spec: RowSpec, plan: Plan):
+        self.sources, self.plan = sources, plan
+        self.turns = TurnMaker(spec)
+
+    def __call__(self, index: int) -> Row:
+        """The row of a global row index.
+
+        Raises:
+            DataError: the storage of a recording fails, or its sound changed since it was measured.
+        """
+        made, bad = [], []
+        for piece in self.plan.row(index):
+            turns, fault = self._piece(piece)
+            bad += [] if fault is None else [fault]
+            if any(turn.supervised for turn in turns):
+                made.append((piece, turns))
+        batch, kept = self.turns.lay_out([turns for _, turns in made])
+        for (piece, turns), count in zip(made, kept, strict=True):
+            if count < len(turns):
+                source = self.sources[piece.source]
+                raise DataError(
+                    f"{source.name}: {source.records[piece.record].dialogue_id} takes more of a row than when the "
+                    "records were measured: its sound was replaced while the run goes on; start the run again"
+                )
+        return Row(batch, tuple(bad))
+
+    def _piece(self, piece: Piece) -> tuple[list[TurnPlan], Bad | None]:
+        """The turns of a piece: without history up to a bad turn, or without a bad turn and what follows it."""
+        source = self.sources[piece.source]
+        record = source.records[piece.record]
+        turns: list[TurnPlan] = []
+        fault = None
+        for index in range(piece.context, piece.last + 1):
+            supervised = index >= piece.first
+            try:
+                turn = self.turns.turn(record, index, source.audio_root, piece.example, supervised=supervised)
+            except AudioError as error:
+                fault = Bad(source.name, record.dialogue_id, error.code, f"{place(source, record)}: {error}")
+                if supervised:
+                    break
+                turns = []
+            else:
+                turns.append(turn)
+        return turns, fault
