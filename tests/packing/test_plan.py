@@ -193,7 +193,7 @@ def test_a_turn_that_never_fits_is_named_and_the_rest_of_its_dialogue_is_trained
     sources, quarantine = opened(tmp_path)
     plan = make_plan(sources, spec_of("align"), quarantine)
     ((name, (code, message)),) = quarantine.notes.items()
-    assert name.endswith("all.jsonl: d0")
+    assert name == "all: d0"
     assert code == "too_long"
     assert "d0: turn 2 alone needs up to" in message
     assert "config.data.shapes." in message
