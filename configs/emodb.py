@@ -6,10 +6,10 @@ Instruct thinks and answers; both stay frozen. Stage `align`, in two parts: `hea
 reads the words and the emotion. Speakers 15 and 16 are never heard in training.
 
 The recordings are looked for in data/emodb/wav: put them there or link the folder, `ln -s /data/emodb data/emodb`. In
-another place, give `--source` and `--audio-root` below, and to each training `--config.data.sources.train.audio_root`
+another place, give that folder and `--audio-root` below, and to each training `--config.data.sources.train.audio_root`
 and `--config.data.sources.validation.audio_root`.
 
-    python -m ieat_jax.prepare emodb --text en --source data/emodb/wav --out runs/emodb/data
+    python -m ieat_jax.prepare import emodb data/emodb/wav --option text=en --out runs/emodb/data
     python -m ieat_jax.prepare responses --records runs/emodb/data/*.jsonl --llm package:smollm2-135m-instruct \
         --system-text "Reply in one short sentence." --out runs/emodb/answered
     python -m ieat_jax.train --config configs/emodb.py:hear_learned --workdir runs/emodb/hear_learned

@@ -48,12 +48,13 @@ def path_argument(text: str) -> Path:
 class _Output(argparse.Action):
     """Takes the path of something that will be written, and refuses it now where that could not be done later."""
 
-    folder = True
+    folder: bool | None = True
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
     ) -> None:
-        check_writable(values, self.option_strings[0], folder=self.folder)
+        folder = values.suffix != ".jsonl" if self.folder is None else self.folder
+        check_writable(values, self.option_strings[0], folder=folder)
         setattr(namespace, self.dest, values)
 
 
@@ -61,15 +62,24 @@ class _OutputFile(_Output):
     folder = False
 
 
+class _OutputEither(_Output):
+    folder = None
+
+
 def add_output(
-    parser: argparse.ArgumentParser, what: str, *, flag: str = "--out", required: bool = True, folder: bool = True
+    parser: argparse.ArgumentParser,
+    what: str,
+    *,
+    flag: str = "--out",
+    required: bool = True,
+    folder: bool | None = True,
 ) -> None:
-    """Add the argument that says where a command writes `what`, a folder or a file.
+    """Add the argument that says where a command writes `what`, a folder or a file; None: a file if it ends in .jsonl.
 
     One rule for all commands: folders that are missing are made, when there is something to write; what could not be
     written is refused, by a StorageError, when the arguments are read.
     """
-    action = _Output if folder else _OutputFile
+    action = {True: _Output, False: _OutputFile, None: _OutputEither}[folder]
     words = f"{what}; missing folders are made"
     parser.add_argument(flag, required=required, type=path_argument, action=action, help=words)
 

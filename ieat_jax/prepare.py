@@ -5,10 +5,13 @@
     python -m ieat_jax.prepare units --records data/demo/*.jsonl --codec data/codec --out data/units
     python -m ieat_jax.prepare tokenizer --records data/demo/*.jsonl --out data/tokenizer
     python -m ieat_jax.prepare check --records data/units/train.jsonl --audio-root data/demo
-    python -m ieat_jax.prepare emodb --source emodb/wav --out data/emodb
+    python -m ieat_jax.prepare import --list
+    python -m ieat_jax.prepare import emodb emodb/wav --out data/emodb
+    python -m ieat_jax.prepare speak data/reccon/train.jsonl --out data/spoken
     python -m ieat_jax.prepare responses --records data/emodb/*.jsonl --llm HF_FOLDER --out data/answered
+    python -m ieat_jax.prepare attribute data/spoken/train.jsonl --llm http://localhost:8000/v1 --model M --out data/why
 
-Exit codes: 0 done, 1 more bad records than accepted, 2 wrong arguments or unusable input.
+Exit codes: 0 done, 1 more bad records or labels than accepted, 2 wrong arguments or unusable input.
 """
 
 import argparse
@@ -21,7 +24,13 @@ from pathlib import Path
 
 from ieat_jax.cli import add_output, exit_with, parser_of, path_argument
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
+from ieat_jax.data.understood import LabelError
 from ieat_jax.errors import UserError
+from ieat_jax.importers import command as importing
+from ieat_jax.importers import export
+from ieat_jax.preparation import speak
+from ieat_jax.preparation.asking import command as asking
+from ieat_jax.preparation.attribution import command as attribution
 
 QUARANTINE_FILE = "quarantine.jsonl"
 JOURNAL_FILE = "encoded.partial.jsonl"
@@ -36,18 +45,12 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--hours", type=float, default=1.0, help="of distinct audio (default: 1)")
     demo.add_argument("--text-dialogues", type=int, default=4000, help="dialogues without audio (default: 4000)")
     demo.add_argument("--workers", type=int, help="processes that speak (default: all cores)")
-    emodb = commands.add_parser("emodb", help="records of Emo-DB, split by speaker")
-    emodb.add_argument("--source", required=True, type=path_argument, help="folder of the wav files")
-    add_output(emodb, "folder for train, validation and test.jsonl")
-    emodb.add_argument(
-        "--text",
-        choices=("de", "en"),
-        default="de",
-        help="words as spoken, or in English for an English LLM (default: de)",
-    )
+    imported = commands.add_parser("import", help="records of a corpus that others made; --list names them")
+    importing.add_arguments(imported)
+    export.add_arguments(commands.add_parser("export", help="records of HumDial as its own lists again"))
     responses = commands.add_parser("responses", help="an LLM's own replies for turns that have none")
     _records(responses, several=True, audio=False)
-    responses.add_argument("--llm", required=True, help="package:NAME, gguf:FILE or a Hugging Face folder")
+    asking.add_arguments(responses)
     add_output(responses, "folder for files of the same names")
     responses.add_argument(
         "--system-text",
@@ -56,6 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     responses.add_argument("--max-tokens", type=int, default=24, help="longest reply (default: 24)")
     _share(responses)
+    attribution.add_arguments(
+        commands.add_parser("attribute", help="emotions, causes and styles that nobody annotated, asked of an LLM")
+    )
+    speak.add_arguments(commands.add_parser("speak", help="speak dialogues that are text alone"))
     codec = commands.add_parser("codec", help="train a unit codec on the replies of records (one speaker)")
     _records(codec, several=False)
     add_output(codec, "folder of the codec")
@@ -128,22 +135,10 @@ def demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def emodb(arguments: argparse.Namespace) -> int:
-    """`prepare emodb`."""
-    from ieat_jax.data.records import write_records
-    from ieat_jax.preparation.importers.emodb import import_emodb
-
-    for split, records in import_emodb(arguments.source, text=arguments.text).items():
-        path = arguments.out / f"{split}.jsonl"
-        print(f"wrote {path}: {write_records(path, records)} recordings")
-    print(f"their audio paths start from {arguments.source}: give it as --audio-root")
-    return 0
-
-
 def responses(arguments: argparse.Namespace) -> int:
     """`prepare responses`."""
     from ieat_jax.data.records import read_records, write_records
-    from ieat_jax.preparation.responses import add_responses, text_generator
+    from ieat_jax.preparation.responses import add_responses, first_prompts
     from ieat_jax.text.checks import check_text
 
     started = time.perf_counter()
@@ -151,10 +146,17 @@ def responses(arguments: argparse.Namespace) -> int:
     targets = _targets(arguments.records, arguments.out)
     quarantine = Quarantine(arguments.max_bad_share, arguments.out / QUARANTINE_FILE)
     read = {path: read_records(path, quarantine=quarantine) for path in arguments.records}
-    generator = text_generator(arguments.llm, arguments.system_text, max_response=arguments.max_tokens)
     everything = [record for records in read.values() for record in records]
     quarantine.expect(len(everything))
-    answered, prompts = add_responses(everything, generator, f"model:{arguments.llm}", quarantine)
+    llm = asking.open_llm(arguments, arguments.system_text, arguments.max_tokens)
+    print(llm.forecast(first_prompts(everything), arguments.price))
+    if arguments.dry_run:
+        return 0
+    try:
+        answered, prompts = add_responses(everything, llm, f"model:{llm.model}", quarantine)
+    finally:
+        llm.close()
+    print(llm.account(arguments.price))
     quarantine.check()
     values = iter(answered)
     for path, records in read.items():
@@ -163,6 +165,20 @@ def responses(arguments: argparse.Namespace) -> int:
     print(f"{prompts} distinct prompts answered in {time.perf_counter() - started:.0f} s")
     _report(quarantine)
     return 0
+
+
+def spoken(arguments: argparse.Namespace) -> int:
+    """`prepare speak`."""
+    targets = _targets(arguments.records, arguments.out)
+    quarantine = Quarantine(arguments.max_bad_share, arguments.out / QUARANTINE_FILE)
+    code = speak.run(arguments, targets, quarantine)
+    _report(quarantine)
+    return code
+
+
+def attribute(arguments: argparse.Namespace) -> int:
+    """`prepare attribute`."""
+    return attribution.run(arguments, _targets(arguments.records, arguments.out), QUARANTINE_FILE)
 
 
 def codec(arguments: argparse.Namespace) -> int:
@@ -283,7 +299,7 @@ def check(arguments: argparse.Namespace) -> int:
         UserError: there is no such stage, or the records cannot be read.
     """
     from ieat_jax.data.jsonl import count_lines
-    from ieat_jax.data.understood import LabelError, Labels
+    from ieat_jax.data.understood import Labels
     from ieat_jax.preparation.usable import NEEDS, Usable
     from ieat_jax.preparation.validate import ALWAYS_FATAL, check_manifest
     from ieat_jax.progress import counted
@@ -337,15 +353,16 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     command = {
-        "demo": demo, "emodb": emodb, "responses": responses, "codec": codec, "units": units, "tokenizer": tokenizer,
-        "check": check,
+        "demo": demo, "import": importing.run, "responses": responses, "codec": codec, "units": units,
+        "tokenizer": tokenizer, "check": check, "speak": spoken, "export": export.run,
+        "attribute": attribute,
     }[arguments.command]  # fmt: skip
     root = getattr(arguments, "audio_root", None)
     if root is not None and not root.is_dir():
         raise UserError(f"--audio-root {root}: there is no such folder; the records' audio paths start from there")
     try:
         return command(arguments)
-    except QuarantineError as error:
+    except (QuarantineError, LabelError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

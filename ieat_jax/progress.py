@@ -21,14 +21,15 @@ class Progress:
     """`with Progress("replies", 240) as progress: ... progress.done(32)`, from any thread but one at a time.
 
     Work of several parts says which one this is: "[2/3] replies: 32 of 240, about 3 min left". A part that is not
-    counted has a total of 1. A terminal shows one line that is written over. Elsewhere a line is written at the start,
-    at most every `every` seconds, and, where it took longer than that, at the end.
+    counted has a total of 1; None: nobody knows how much there is, "recordings: 512 in 40 s so far". A terminal shows
+    one line that is written over. Elsewhere a line is written at the start, at most every `every` seconds, and, where
+    it took longer than that, at the end.
     """
 
     def __init__(
         self,
         what: str,
-        total: int,
+        total: int | None,
         *,
         part: tuple[int, int] | None = None,
         every: float = 5.0,
@@ -44,17 +45,21 @@ class Progress:
         self._count, self._began, self._shown, self._width = 0, clock(), clock(), 0
 
     def __enter__(self) -> "Progress":
-        if self._total:
-            self._show(self._what if self._total == 1 else f"{self._what}: {self._total} to do")
+        if self._total != 0:
+            self._show(self._what if self._total in (None, 1) else f"{self._what}: {self._total} to do")
         return self
 
     def done(self, count: int) -> None:
         """`count` more are done."""
         self._count += count
         now = self._clock()
-        if self._count and self._count < self._total and now - self._shown >= self._every:
-            left = (now - self._began) / self._count * (self._total - self._count)
-            self._shown = now
+        if not self._count or self._count == self._total or now - self._shown < self._every:
+            return
+        self._shown, took = now, now - self._began
+        if self._total is None:
+            self._show(f"{self._what}: {self._count} in {in_words(took)} so far")
+        elif self._count < self._total:
+            left = took / self._count * (self._total - self._count)
             self._show(f"{self._what}: {self._count} of {self._total}, about {in_words(left)} left")
 
     def __exit__(
@@ -75,7 +80,9 @@ class Progress:
             print(line, file=self._stream, flush=True)
 
 
-def counted(items: Iterable[Item], what: str, total: int, *, part: tuple[int, int] | None = None) -> Iterator[Item]:
+def counted(
+    items: Iterable[Item], what: str, total: int | None, *, part: tuple[int, int] | None = None
+) -> Iterator[Item]:
     """The items, with a `Progress` over them."""
     with Progress(what, total, part=part) as progress:
         for item in items:

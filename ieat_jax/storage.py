@@ -72,7 +72,7 @@ def check_writable(path: Path, name: str = "", *, folder: bool = False) -> None:
     `folder`: it will be a folder.
 
     Raises:
-        StorageError: something above it is a file, or is closed to this user.
+        StorageError: something above it is a file, or is closed to this user; or it is a folder, and will be a file.
     """
     place = path
     try:
@@ -83,5 +83,7 @@ def check_writable(path: Path, name: str = "", *, folder: bool = False) -> None:
         raise StorageError(f"{name} {path}: cannot be written ({error.strerror})".lstrip()) from error
     if not there and (folder or place != path):
         raise StorageError(f"{place}: is a file; {f'{name} {path}'.lstrip()} has to be a folder, or in one")
+    if there and place == path and not folder:
+        raise StorageError(f"{place}: is a folder; {f'{name} {path}'.lstrip()} has to be a file")
     if not os.access(place, os.W_OK | (os.X_OK if there else 0)):
         raise StorageError(f"{place}: cannot be written by this user; give another place than {path}")

@@ -2,7 +2,7 @@
 # From nothing to a model that listens, thinks, writes and speaks, and a report of what it learned, on a CPU.
 #
 #   bash launch/quickstart.sh                              # everything; what is done already is skipped
-#   bash launch/quickstart.sh --dry-run                    # print the commands
+#   bash launch/quickstart.sh --dry-run                    # print the commands, what for, how long they take
 #   bash launch/quickstart.sh --config.train.steps=20      # overrides for all three stages: a quick look
 #   RUNS=/data/demo HOURS=0.2 bash launch/quickstart.sh    # elsewhere, with less speech
 #
@@ -21,6 +21,13 @@ RUNS=${RUNS%/}
 HOURS=${HOURS:-1.0} # of distinct speech in the corpus
 DATA=$RUNS/data
 STEPS=13
+# What each step takes on two cores that nobody else uses. While it runs, it says itself how far it is.
+declare -A TAKES=(
+  [corpus]="about 1 min for an hour of speech" [tokenizer]="seconds" [codec]="about 30 s" [units]="seconds"
+  [write]="about 2 min" [align]="about 2 min" [joint]="about 3 min"
+  [score_align_start]="about 1 min" [score_align]="about 1 min"
+  [score_joint_start]="about 1 min" [score_joint]="about 1 min" [report]="seconds" [reply]="seconds"
+)
 SCORE=(--records "$DATA/units/test.jsonl" --audio-root "$DATA/corpus" --limit 240 --speak 16)
 
 dry=
@@ -43,6 +50,7 @@ step() {
   shift 3
   number=$((number + 1))
   if [[ -n $dry ]]; then
+    printf '# [%s/%s] %s: %s; %s\n' "$number" "$STEPS" "$name" "$words" "${TAKES[$name]}"
     printf '%q ' "$@"
     printf '\n'
     return
@@ -59,7 +67,7 @@ step() {
   elif [[ -e $output && $3 != ieat_jax.train ]]; then
     rm -r -- "$output" # half of it, from a step that was interrupted
   fi
-  say "[$number/$STEPS] $name: $words"
+  say "[$number/$STEPS] $name: $words; ${TAKES[$name]}"
   printf 'begun %s\n' "$chain" >"$stamp"
   if [[ -n ${log:-} ]]; then
     run_interruptible "$@" >"$log" || code=$?
@@ -144,7 +152,7 @@ check_stages() {
 
 # score NAME CHECKPOINT WORDS [FLAGS...]
 score() {
-  local name=$1 checkpoint=$2 words=$3
+  local name=$1 checkpoint=$2 words="240 held-out turns are scored $3"
   shift 3
   step "score_$name" "$RUNS/scores/$name" "$words" python -m ieat_jax.evaluate score --checkpoint "$RUNS/$checkpoint" \
     "${SCORE[@]}" "$@" --out "$RUNS/scores/$name"

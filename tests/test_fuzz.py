@@ -41,6 +41,7 @@ class Kind:
     files: tuple[Path, ...]  # that are damaged, one at a time
     use: Callable[[], Any]  # the function that the command calls -> what it made of them, comparable
     identity: Callable[[Any], Any] | None = None  # of what was made: where it is the same, so is all of it
+    slow: int = 1  # as many times fewer are tried
     mends: bool = False  # what is damaged is left out and made anew, so that the result is always the same
 
 
@@ -220,16 +221,22 @@ def whole_runs(folder):
     def use():
         start(config, folder / "run")
 
-    return Kind((folder / "run/metrics.jsonl", folder / "run/manifest.json", folder / "run/handover.json"), use)
+    return Kind((folder / "run/metrics.jsonl", folder / "run/manifest.json", folder / "run/handover.json"), use, slow=4)
 
 
 KINDS = {
     each.__name__: each
     for each in (
         recipes, losses, records, prepared_records, sounds, codecs, journals, tokenizers, sentencepieces, llms,
-        sharded_llms, whispers, scores,
+        sharded_llms, whispers, scores, whole_runs,
     )
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def usual_mesh():
+    yield
+    use_mesh()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -242,7 +249,7 @@ def test_a_damaged_file_is_read_or_refused_in_a_sentence(kind, tmp_path, monkeyp
     ends, faults = collections.Counter(), []
     for place, file in enumerate(made.files):
         content = file.read_bytes()
-        share = len(made.files)
+        share = made.slow * len(made.files)
         for what, damaged in damages(content, -(-flips // share), -(-edits // share), seed=place):
             file.write_bytes(damaged)
             try:

@@ -25,8 +25,11 @@ OUTPUTS = [
     ("evaluate", ["score", "--checkpoint", "run", "--records", "r.jsonl"], "--out", False),
     ("evaluate", ["report", "--runs", "a=b"], "--out", True),
     ("prepare", ["demo"], "--out", False),
-    ("prepare", ["emodb", "--source", "wavs"], "--out", False),
+    ("prepare", ["import", "emodb", "wavs"], "--out", False),
+    ("prepare", ["export", "r.jsonl"], "--out", False),
     ("prepare", ["responses", "--records", "r.jsonl", "--llm", "x"], "--out", False),
+    ("prepare", ["attribute", "r.jsonl", "--llm", "x"], "--out", False),
+    ("prepare", ["speak", "r.jsonl"], "--out", False),
     ("prepare", ["codec", "--records", "r.jsonl"], "--out", False),
     ("prepare", ["units", "--records", "r.jsonl", "--codec", "c"], "--out", False),
     ("prepare", ["tokenizer", "--records", "r.jsonl"], "--out", False),
@@ -52,11 +55,22 @@ def test_every_output_is_here():
 def test_a_place_that_cannot_be_written_is_one_sentence_before_the_work(name, others, flag, is_file, tmp_path):
     file = tmp_path / "file.wav"
     file.write_text("mine")
-    for out in (file / "x.wav", file / "a" / "b.wav", *([] if is_file else [file]), tmp_path / ("n" * 300)):
-        with pytest.raises(StorageError, match=r"(is a file; |cannot be written )") as told:
+    wrong = tmp_path if is_file else file
+    for out in (file / "x.wav", file / "a" / "b.wav", wrong, tmp_path / ("n" * 300)):
+        with pytest.raises(StorageError, match=r"(is a file; |is a folder; |cannot be written )") as told:
             importlib.import_module(f"ieat_jax.{name}").main([*others, flag, str(out)])
         assert f"{flag} {out}" in str(told.value)
     assert (file.read_text(), list(tmp_path.iterdir())) == ("mine", [file])
+
+
+def test_an_import_goes_to_a_file_or_a_folder(tmp_path):
+    (tmp_path / "a.jsonl").touch()
+    (tmp_path / "b.jsonl").mkdir()
+    parser = importlib.import_module("ieat_jax.prepare")._parser()
+    for good in ("a.jsonl", "c.jsonl", "c", "v.2"):
+        parser.parse_args(["import", "emodb", "wavs", "--out", str(tmp_path / good)])
+    with pytest.raises(StorageError, match=r"b\.jsonl: is a folder; --out \S+ has to be a file"):
+        parser.parse_args(["import", "emodb", "wavs", "--out", str(tmp_path / "b.jsonl")])
 
 
 def test_folders_that_are_missing_may_be_made(tmp_path, monkeypatch):
@@ -86,12 +100,15 @@ def test_what_a_disk_refuses_in_the_midst_of_work_is_a_sentence(number, place, c
     assert told.startswith(f"error: {place + ': ' if place else ''}{os.strerror(number)}; ")
 
 
-def test_other_errors_of_the_system_stay_bugs():
+def test_other_errors_of_the_system_stay_bugs(capsys):
     def main():
         raise OSError(errno.EBADF, "bad")
 
-    with pytest.raises(OSError, match="bad"):
+    with pytest.raises(SystemExit) as stopped:
         exit_with(main)
+    told = capsys.readouterr().err
+    assert (stopped.value.code, told.splitlines()[0]) == (1, "Traceback (most recent call last):")
+    assert "error: " not in told
 
 
 def test_sound_that_cannot_be_written_is_a_sentence(tmp_path):
@@ -108,4 +125,4 @@ def test_a_reply_goes_to_a_folder_that_is_made(tmp_path):
     done = subprocess.run([*command, "--out", str(tmp_path / "a" / "b.wav")], capture_output=True, text=True)
     assert (done.returncode, (tmp_path / "a" / "b.wav").is_file()) == (0, True), done.stderr
     done = subprocess.run([*command, "--out", "/dev/full"], capture_output=True, text=True)
-    assert (done.returncode, done.stderr.splitlines()[-1][:38]) == (2, "error: /dev/full: cannot be written (E")
+    assert (done.returncode, "argument --out: /dev/full: is a device, which" in done.stderr) == (2, True), done.stderr

@@ -362,12 +362,12 @@ def test_check_of_no_file(tmp_path):
         prepare.main(["check", "--records", str(tmp_path / "no.jsonl")])
 
 
-def test_emodb_writes_three_files_and_copies_nothing(tmp_path, capsys):
+def test_an_import_writes_a_file_per_split_and_copies_nothing(tmp_path, capsys):
     source = tmp_path / "wav"
     source.mkdir()
     for name in ("03a01Wa", "12a01Na", "15b10Ta"):
         soundfile.write(source / f"{name}.wav", buzz(1, 0), 22_050)
-    assert prepare.main(["emodb", "--source", str(source), "--out", str(tmp_path / "out")]) == 0
+    assert prepare.main(["import", "emodb", str(source), "--out", str(tmp_path / "out")]) == 0
     assert "--audio-root" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "test.jsonl", "train.jsonl", "validation.jsonl",

@@ -2,11 +2,15 @@ import io
 import itertools
 import json
 import re
+import sys
 
+import numpy as np
 import pytest
+from helpers.fake_endpoint import endpoint
 from helpers.tiny_stages import write_corpus
 
 from ieat_jax import prepare
+from ieat_jax.audio.files import write_wav
 from ieat_jax.progress import Progress, counted, in_words
 
 
@@ -80,6 +84,11 @@ def test_a_part_that_is_not_counted_and_nothing_to_do():
     assert run([], io.StringIO(), total=0) == ""
 
 
+def test_what_nobody_knows_the_end_of_says_how_far_it_is():
+    lines = run([(6, 40)] * 2, io.StringIO(), total=None).splitlines()
+    assert lines == ["replies", "replies: 40 in 6 s so far", "replies: 80 in 12 s so far", "replies: 80 in 12 s"]
+
+
 def test_items_are_handed_on_while_they_are_counted(capsys):
     assert list(counted(iter("abc"), "letters", 3, part=(1, 2))) == ["a", "b", "c"]
     assert capsys.readouterr().err == "[1/2] letters: 3 to do\n"
@@ -130,6 +139,34 @@ def test_every_part_of_a_preparation_says_how_far_it_is(impatient, tmp_path, cap
             assert re.search(rf"^{re.escape(what)}: ({total}|done) in \d+ ", said, re.M)
             if total > 1:
                 assert len(re.findall(rf"^{re.escape(what)}: \d+ of {total}, about \d+ \w+ left$", said, re.M)) > 5
+
+
+def test_what_is_imported_spoken_and_asked_says_how_far_it_is(impatient, tmp_path, capsys):
+    def answer(body, number):
+        return "Oh." if "Be kind." in str(body) else json.dumps({"emotion": "sad"} if number % 2 else {})
+
+    rows = [{"id": f"{number}", "text": f"It rains {number} times."} for number in range(9)]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    say = f"{sys.executable} -c 'import shutil, sys; shutil.copy(*sys.argv[1:3])' {tmp_path / 'a.wav'} {{out}} {{text}}"
+    write_wav(tmp_path / "a.wav", 0.1 * np.sin(np.arange(4000)))
+    records, out = str(tmp_path / "r.jsonl"), str(tmp_path / "out")
+    with endpoint(answer) as served:
+        llm = ["--llm", served.address, "--model", "m", "--out", out]
+        parts = {
+            "inputs of manifest": ["import", "manifest", str(tmp_path / "list.jsonl"), "--out", records],
+            "utterances spoken": ["speak", records, "--out", out, "--command", say, "--workers", "2"],
+            "[1/1] questions asked": ["responses", "--records", records, *llm, "--system-text", "Be kind."],
+            "[1/2] questions asked": ["attribute", records, *llm, "--what", "emotion", "--max-bad-share", "1"],
+        }
+        for what, arguments in parts.items():
+            assert prepare.main(arguments) == 0
+            said = capsys.readouterr().err
+            start, each, end = (r"", r"\d in \d+ s so far", r"9 in \d+ s") if "inputs" in what else (
+                r": 9 to do", r"\d of 9, about \d+ s left", r"9 in \d+ s"
+            )  # fmt: skip
+            whole = rf"^{re.escape(what)}{start}\n({re.escape(what)}: {each}\n){{8,9}}{re.escape(what)}: {end}$"
+            assert re.search(whole, said, re.M), said
+        assert re.search(r"^\[2/2\] questions asked: \d to do$", said, re.M)
 
 
 def test_speaking_a_corpus_says_how_far_it_is(impatient, tmp_path, capsys, monkeypatch):

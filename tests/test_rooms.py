@@ -18,6 +18,7 @@ FLOORS = (
     ("audio", "text", "model"),
     ("codecs", "config", "costs"),
     ("data",),
+    ("importers",),
     ("objectives", "inference", "runs", "packing"),
     ("interop",),
     ("training", "preparation"),

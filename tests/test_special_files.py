@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import gzip
 import json
 import os
 import shutil
@@ -9,12 +10,15 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from helpers.corpus_trees import tree
 from helpers.llm_folders import reference
 from helpers.tiny_run import save_run
 from helpers.tiny_stages import recipe, write_corpus
 
+from ieat_jax import prepare
 from ieat_jax.audio.files import AudioError, read_audio
 from ieat_jax.cli import path_argument
 from ieat_jax.codecs.load import load_codec
@@ -27,6 +31,8 @@ from ieat_jax.evaluation.items import read_items
 from ieat_jax.evaluation.report.folder import read_scored
 from ieat_jax.interop.families.llm import load_llm
 from ieat_jax.interop.families.whisper import load_whisper
+from ieat_jax.preparation.asking.recorded import Recorded
+from ieat_jax.preparation.attribution import question as attribution
 from ieat_jax.runs.folder import load_run
 from ieat_jax.runs.steps import resume_point
 from ieat_jax.storage import StorageError, local_path, special
@@ -105,10 +111,36 @@ def corpus(folder):
     write_corpus(folder, records=2)
 
 
+def lists(folder):
+    rows = json.dumps({"id": "a", "text": "Hm.", "audio": "a.wav"}) + "\n" + json.dumps({"id": "b", "text": "Hm."})
+    table = "id\ttext\taudio\na\tHm.\ta.wav\nb\tHm.\t\n"
+    content = {"a.jsonl": rows, "b.jsonl.gz": gzip.compress(rows.encode()), "c.tsv": table, "a.wav": None}
+    return tree(folder, content)
+
+
+def read_lists(folder):
+    """Read all; a list that is named is read alone, so that the others hide nothing."""
+    for given in (folder, *(path for path in folder.iterdir() if path.suffix != ".wav")):
+        prepare.main(["import", "manifest", str(given), "--out", f"{folder}.jsonl", "--max-bad-share", "1"])
+
+
+def asking(folder):
+    shutil.copytree(Path(attribution.__file__).parent / "prompts", folder)
+    (folder / "answers.jsonl").touch()
+
+
+def ask(folder):
+    attribution.read_prompts(folder)
+    for asked in (None, object()):
+        Recorded(asked, folder / "answers.jsonl", "m", "", {"max_tokens": 1}).close()
+
+
 # Door -> (what makes a folder, what reads it, files that it does not read).
 STEPS = "checkpoints"
 DOORS = {
     "records": (corpus, read_corpus, ("codec/*", "tokenizer/*", "*.wav")),  # sounds are set aside when they are read
+    "lists of others": (lists, read_lists, ("*.wav",)),  # sounds are set aside
+    "asking": (asking, ask, ()),
     "tokenizer": (lambda folder: shutil.copytree(folder.parent / "corpus/tokenizer", folder), load_tokenizer, ()),
     "codec": (lambda folder: shutil.copytree(folder.parent / "corpus/codec", folder), load_codec, ()),
     "recipe": (write_recipe, lambda folder: load_config(str(folder / "recipe.py")), ()),
@@ -191,6 +223,8 @@ def test_commands_end_with_a_sentence(tmp_path, shared):
         ["evaluate", "score", "--checkpoint", "run", "--records", pipe, "--out", "o"],
         ["evaluate", "report", "--runs", str(tmp_path), "--out", pipe],
         ["generate", "--checkpoint", "run", "--audio", pipe],
+        ["prepare", "import", "manifest", pipe, "--out", str(tmp_path / "o.jsonl")],
+        ["prepare", "attribute", "r.jsonl", "--llm", "x", "--out", "o", "--answers", pipe],
     ):
         done = subprocess.run(
             [sys.executable, "-m", f"ieat_jax.{command[0]}", *command[1:]], capture_output=True, text=True, timeout=60

@@ -10,7 +10,7 @@ import ieat_jax
 from ieat_jax.audio.files import AudioError, read_audio
 from ieat_jax.cli import path_argument
 from ieat_jax.codecs.load import load_codec
-from ieat_jax.config.recipes import load_config
+from ieat_jax.config.recipes import load_config, typed
 from ieat_jax.data.records import read_records
 from ieat_jax.errors import UserError
 from ieat_jax.interop.families.llm import load_llm
@@ -64,7 +64,11 @@ def test_every_flag_that_names_a_file_or_folder_reads_a_path():
     texts = {
         "train": {"--config"}, "compile_check": {"--config", "--topology"}, "generate": {"--audio", "--text"},
         "evaluate": {"report --runs", "report --title"},
-        "prepare": {"check --stage", "responses --llm", "responses --system-text"},
+        "prepare": {
+            "check --stage", "responses --llm", "responses --system-text", "import --option", "speak --command",
+            *(f"{command} {flag}" for command in ("responses", "attribute")
+              for flag in ("--llm", "--model", "--key-variable", "--extra")),
+        },
         "export": {"--dtype"},
     }  # fmt: skip
     paths = 0
@@ -93,6 +97,15 @@ def test_every_flag_that_names_a_file_or_folder_reads_a_path():
         ["prepare", "check", "--records", "x.jsonl", "--audio-root", ADDRESS],
         ["prepare", "units", "--records", "x.jsonl", f"{ADDRESS}/y.jsonl", "--codec", "c", "--out", "o"],
         ["prepare", "responses", "--records", "x.jsonl", "--out", "o", "--llm", ADDRESS],
+        ["prepare", "import", "emodb", ADDRESS, "--out", "o"],
+        ["prepare", "import", "emodb", ".", "--out", ADDRESS],
+        ["prepare", "import", "emodb", ".", "--out", "o", "--audio-root", ADDRESS],
+        ["prepare", "speak", ADDRESS, "--out", "o"],
+        ["prepare", "speak", "x.jsonl", "--out", ADDRESS],
+        ["prepare", "export", ADDRESS, "--out", "o"],
+        ["prepare", "attribute", ADDRESS, "--out", "o", "--llm", "package:x"],
+        ["prepare", "attribute", "x.jsonl", "--out", ADDRESS, "--llm", "package:x"],
+        ["prepare", "responses", "--records", "x.jsonl", "--out", "o", "--llm", "x", "--answers", ADDRESS],
     ],
     ids=" ".join,
 )
@@ -135,13 +148,13 @@ def test_fields_of_the_configuration_refuse_an_address(field, tmp_path, tmp_path
         section[last] = ADDRESS
     told = FIELDS[field].replace("dialogues", "train")
     with pytest.raises(StorageError, match=f"^{told} {ADDRESS}: "):
-        train(config, tmp_path_factory.mktemp("run") / "run")
+        train(typed(config), tmp_path_factory.mktemp("run") / "run")
 
 
 def test_python_refuses_an_address():
     config = load_config(str(ROOT / "configs/demo.py") + ":write")
     for call in (
-        lambda: train(config, ADDRESS),
+        lambda: train(typed(config), ADDRESS),
         lambda: ieat_jax.load(ADDRESS),
         lambda: load_tokenizer(ADDRESS),
         lambda: load_codec(ADDRESS),

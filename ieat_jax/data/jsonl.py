@@ -73,7 +73,7 @@ def read_objects(path: str | Path) -> Iterator[tuple[int, dict | RecordError]]:
                     message = f"the line is longer than {MAX_LINE_BYTES} bytes; is every object on a line of its own?"
                     yield number, RecordError("line_too_long", path, number, message)
                 elif line.strip(b" \t\r\n"):
-                    yield number, _object(path, number, line)
+                    yield number, object_of_line(path, number, line)
     except FileNotFoundError as error:
         raise RecordError("missing", path, 0, "no such file") from error
     except RecordError:
@@ -93,7 +93,8 @@ def count_lines(path: Path) -> int:
         return 0
 
 
-def _object(path: Path, number: int, line: bytes) -> dict | RecordError:
+def object_of_line(path: Path, number: int, line: bytes) -> dict | RecordError:
+    """The object that a line holds, or the error that says what is wrong with it; `path` and `number` are for that."""
     try:
         return parse_object(line)
     except _Reject as reject:

@@ -19,7 +19,12 @@ RESPONSE = {"emotion": None, "units": None, "source": None}
 NOTES = {"tone": None, "events": None, "translation": None, "words": None, "words_emotion": None}
 IEAT = {"emotion": EMOTION, "cause": CAUSE, "think": THINK, "response": RESPONSE, **NOTES}
 READ = {"language": None, "kind": None, "speaker": None, "codec": None}
-META = {**READ, **dict.fromkeys(("corpus", "gender", "age", "sentence", "take"))}  # the rest: kept for whoever counts
+# The rest of ieat_meta is kept for whoever counts: where a record comes from, who speaks, what of which dialogue.
+KEPT = (
+    "corpus", "licence", "split", "humdial", "spoken_by", "gender", "age", "sentence", "take", "session", "dialogue",
+    "place_in_dialogue", "sentiment", "opening", "choice",
+)  # fmt: skip
+META = {**READ, **dict.fromkeys(KEPT)}
 TURN = {
     "turn_id": None, "text": None, "input_text": None, "emotion": None, "input_emotion": None, "response_text": None,
     "split_audio_file": None, "response_audio": None, "ieat": IEAT,

@@ -254,29 +254,35 @@ class Listen(nnx.Module):
         """
         if 0 in clip_frames.shape:
             return self._nothing(mel, clip_frames)
-        clips = self._places(clip_frames, clip_start)
-        audio, clips = self._adapt(self._encode(fold(mel), clips), clips)
         if clip_start is not None:
-            return unfold(audio, mel[:, :, 0, 0]), clips.lengths
+            return self._shared(mel[:, 0], clip_frames, clip_start)
+        clips = Places(fold(clip_frames))
+        audio, clips = self._adapt(self._encode(fold(mel), clips), clips)
         return unfold(audio, clip_frames), unfold(clips.lengths, clip_frames)
 
     def encode(self, mel: jax.Array, clip_frames: jax.Array) -> jax.Array:
         """What the adapter reads: encoder states, mixed or of the last layer, [B, C, P, W]; P is halved if it pools."""
-        return unfold(self._encode(fold(mel), self._places(clip_frames, None)), clip_frames)
+        return unfold(self._encode(fold(mel), Places(fold(clip_frames))), clip_frames)
 
     def adapt(self, states: jax.Array, clip_frames: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`encode`'s states -> (audio, positions per clip), as `__call__`."""
-        audio, clips = self._adapt(fold(states), self._places(clip_frames, None))
+        audio, clips = self._adapt(fold(states), Places(fold(clip_frames)))
         return unfold(audio, clip_frames), unfold(clips.lengths, clip_frames)
 
-    def _places(self, clip_frames: jax.Array, clip_start: jax.Array | None) -> Places:
-        if clip_start is None:
-            return Places(fold(clip_frames))
+    def _shared(self, mel: jax.Array, clip_frames: jax.Array, clip_start: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Clips that share the windows [B, F, M] of their rows."""
         if not self.config.listen.masked:
             raise ModelConfigError(
                 "clips share a window (config.data.shapes.frames), which needs config.model.listen.padding='masked'"
             )
-        return Places(clip_frames, clip_start, round(self.config.listen.clip_seconds * FRAMES_PER_SECOND))
+        most = round(self.config.listen.clip_seconds * FRAMES_PER_SECOND)
+        clips = Places(spread(clip_frames), spread(clip_start), most)
+        audio, clips = self._adapt(self._encode(spread(mel), clips), clips)
+        rows = array_spec(clip_frames)[0]
+        return (
+            lay(audio, PartitionSpec(rows, None, None))[:, None],
+            lay(clips.lengths, PartitionSpec(rows, None)),
+        )
 
     def _nothing(self, mel: jax.Array, clip_frames: jax.Array) -> tuple[jax.Array, jax.Array]:
         positions = adapter_length(self.config.listen.adapter, mel.shape[2])
@@ -323,13 +329,17 @@ def fold(x: jax.Array) -> jax.Array:
     rows, dims = array_spec(x)[0], x.shape[2:]
     rest = (None,) * len(dims)
     x = lay(x, PartitionSpec(rows, None, *rest))
-    x = jnp.reshape(x, (-1, *dims), out_sharding=out_sharding(PartitionSpec(rows, *rest)))
+    return spread(jnp.reshape(x, (-1, *dims), out_sharding=out_sharding(PartitionSpec(rows, *rest))))
+
+
+def spread(x: jax.Array) -> jax.Array:
+    """`x` [N, ...] divided over the mesh's context axis as well where that is even."""
     mesh = current_mesh()
     if mesh is None:
         return x
-    axes = also(rows, "context")
+    axes = also(array_spec(x)[0], "context")
     even = x.shape[0] % math.prod(mesh.shape[axis] for axis in axes) == 0
-    return lay(x, PartitionSpec(axes, *rest)) if even else x
+    return lay(x, PartitionSpec(axes, *(None,) * (x.ndim - 1))) if even else x
 
 
 def unfold(x: jax.Array, like: jax.Array) -> jax.Array:

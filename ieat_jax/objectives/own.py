@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ieat_jax.config.recipes import load_function
-from ieat_jax.config.sections import ObjectiveConfig
+from ieat_jax.config.sections import ObjectiveConfig, Shapes
 from ieat_jax.data.batch import Batch
 from ieat_jax.errors import ConfigError, UserError
 from ieat_jax.model.unified import UnifiedModel
@@ -42,7 +42,9 @@ _CALL = "(model, batch, forward)"
 # What training logs beside the losses: a loss of such a name would overwrite it.
 LOGGED = (
     "step", "loss", "grad_norm", "learning_rate", "skipped", "skipped_steps", "bad_records", "step_seconds",
-    "data_seconds", "compute_seconds", "tokens_per_second", "audio_seconds_per_second",
+    "data_seconds", "compute_seconds", "tokens_per_second", "audio_seconds_per_second", "dialogues", "turns",
+    "context_turns", "quarantined_turns", *(f"think_{mode}" for mode in ("explicit", "partial", "empty")),
+    *(f"fill_{item.name}" for item in dataclasses.fields(Shapes)),
 )  # fmt: skip
 
 

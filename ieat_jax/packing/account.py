@@ -72,9 +72,10 @@ def _figures(sums: np.ndarray, shapes: Shapes) -> dict[str, float]:
     named = dict(zip(COLUMNS, sums.tolist(), strict=True))
     turns = max(named["turns"], 1)
     return {
-        **{f"think/{mode}": named[mode] / turns for mode in MODES},
-        **{f"fill/{name}": share for name, share in fills(sums, shapes).items()},
-        **{f"data/{name}": float(named[name]) for name in ("dialogues", "turns", "context", "quarantined")},
+        **{f"think_{mode}": named[mode] / turns for mode in MODES},
+        **{f"fill_{name}": share for name, share in fills(sums, shapes).items()},
+        **{f"{name}_turns": float(named[name]) for name in ("context", "quarantined")},
+        **{name: float(named[name]) for name in ("dialogues", "turns")},
     }
 
 

@@ -149,7 +149,7 @@ class RowMaker:
             try:
                 turn = self.turns.turn(record, index, source.audio_root, piece.example, supervised=supervised)
             except AudioError as error:
-                fault = Bad(source.name, record.dialogue_id, error.code, f"{place(source, record)}: {error}")
+                fault = Bad(source.key, record.dialogue_id, error.code, f"{place(source, record)}: {error}")
                 if supervised:
                     break
                 turns = []

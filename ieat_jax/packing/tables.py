@@ -96,10 +96,10 @@ def make_tables(source: Source, spec: RowSpec, quarantine: Quarantine) -> Tables
                     positions[at], slots[at] = spec.clip_positions(frames), spec.clip_slot(frames)
                 except AudioError as error:
                     broken[at] = True
-                    quarantine.note(record.dialogue_id, error.code, f"{place(source, record)}: {error}", source.name)
+                    quarantine.note(record.dialogue_id, error.code, f"{place(source, record)}: {error}", source.key)
             for code, message in _lacks(turn, spec):
                 broken[at] = True
-                quarantine.note(record.dialogue_id, code, f"{place(source, record)}: {message}", source.name)
+                quarantine.note(record.dialogue_id, code, f"{place(source, record)}: {message}", source.key)
     tables = Tables(offsets, text, reply, positions, units, slots, sentences, broken, np.arange(0))
     _note_long(tables, source, spec, quarantine)
     quarantine.check()
@@ -178,5 +178,5 @@ def _note_long(tables: Tables, source: Source, spec: RowSpec, quarantine: Quaran
             f"{place(source, record)}: turn {turn + 1} alone needs up to {largest[turn_at, column]} {BUDGETS[column]}, "
             f"config.data.shapes.{BUDGETS[column]} is {limits[column]}; raise it"
         )
-        quarantine.note(record.dialogue_id, "too_long", message, source.name)
+        quarantine.note(record.dialogue_id, "too_long", message, source.key)
         tables.broken[turn_at] = True

@@ -28,6 +28,7 @@ from ieat_jax.interop.families.llm import load_llm
 from ieat_jax.model.config import ListenConfig, ModelConfig, SpeakConfig
 from ieat_jax.model.names import map_named
 from ieat_jax.model.unified import build_model
+from ieat_jax.preparation.asking.recorded import Recorded
 from ieat_jax.progress import Progress
 from ieat_jax.text.chat import ChatFormat
 
@@ -59,8 +60,21 @@ def told(record: Record, index: int) -> str:
     return "".join(told_pieces(record.turns[index].text, known, record.language))
 
 
+def first_prompts(records: Sequence[Record]) -> list[tuple[UserTurn, ...]]:
+    """A prompt for every turn that has no reply, with dots for replies that are not there yet: to guess the cost."""
+    found = []
+    for record in records:
+        history: tuple[UserTurn, ...] = ()
+        for index in range(len(record.turns)):
+            turn = UserTurn(text=told(record, index))
+            if not _said(record, index):
+                found.append((*history, turn))
+            history = (*history, turn.answered(_said(record, index) or "..."))
+    return found
+
+
 def add_responses(
-    records: Sequence[Record], generator: Generator, source: str, quarantine: Quarantine | None = None
+    records: Sequence[Record], generator: Generator | Recorded, source: str, quarantine: Quarantine | None = None
 ) -> tuple[list[dict[str, Any] | None], int]:
     """(JSON objects of the records with a reply to every turn that had none, distinct prompts that were answered).
 
@@ -85,9 +99,8 @@ def add_responses(
         }
         open_turns = {_key(turns): turns for number, turns in asked.items() if not _said(records[number], index)}
         new = {key: turns for key, turns in open_turns.items() if key not in answers}
-        with Progress("prompts answered", len(new), part=(index + 1, turns_at_most)) as progress:
-            replies = _replies(generator, list(new.values()), progress.done)
-        for key, reply in zip(new, replies, strict=True):
+        said = _asked(generator, list(new.values()), (index + 1, turns_at_most))
+        for key, reply in zip(new, said, strict=True):
             if not isinstance(reply, UserError) and not reply.text:
                 reply = UserError(f"{source} answers nothing to {new[key][-1].text!r}; use another LLM or system text")
             if isinstance(reply, UserError) and quarantine is None:
@@ -107,8 +120,18 @@ def add_responses(
     return values, sum(not isinstance(answer, UserError) for answer in answers.values())
 
 
-def _replies(
-    generator: Generator, dialogues: list[tuple[UserTurn, ...]], done: Callable[[int], None]
+def _asked(
+    generator: Generator | Recorded, dialogues: list[tuple[UserTurn, ...]], part: tuple[int, int]
+) -> list[Reply | UserError]:
+    """A reply to each, or what is wrong with it; people see how far it is."""
+    if isinstance(generator, Recorded):
+        return generator.replies(dialogues, part)
+    with Progress("prompts answered", len(dialogues), part=part) as progress:
+        return replies(generator, dialogues, progress.done)
+
+
+def replies(
+    generator: Generator, dialogues: list[tuple[UserTurn, ...]], done: Callable[[int], None] = lambda count: None
 ) -> list[Reply | UserError]:
     """A reply to each, or what is wrong with it: where all together fail, each is asked on its own."""
     if not dialogues:
@@ -119,7 +142,7 @@ def _replies(
         if len(dialogues) == 1:
             return [error]
     middle = len(dialogues) // 2
-    return [*_replies(generator, dialogues[:middle], done), *_replies(generator, dialogues[middle:], done)]
+    return [*replies(generator, dialogues[:middle], done), *replies(generator, dialogues[middle:], done)]
 
 
 def _whole_sentences(reply: Reply) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 import jax
 
+from ieat_jax.progress import in_words
+
 SPEED = ("_seconds", "_per_second")  # endings of names
 OPTIMIZER = ("grad_norm", "learning_rate", "skipped_steps")
 
@@ -30,14 +32,6 @@ def say(text: str, write: Callable[[str], None] | None = None) -> None:
             print(text, flush=True)
     except OSError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the rest of the process)
-
-
-def in_words(seconds: float) -> str:
-    """'40 s', '3 min', '1 h 5 min'."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextlib.contextmanager

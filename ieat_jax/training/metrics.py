@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ieat_jax.training.console import ProgressBar, format_metrics, grouped, in_words, say
+from ieat_jax.progress import in_words
+from ieat_jax.training.console import ProgressBar, format_metrics, grouped, say
 from ieat_jax.training.metric_files import Board, JsonLines
 
 FILE = "metrics.jsonl"

@@ -16,7 +16,7 @@ from ieat_jax.errors import UserError
 def quickstart_commands(**environment):
     command = ["bash", ROOT / "launch/quickstart.sh", "--dry-run", "--config.train.steps=2"]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()
+    return [line for line in done.stdout.splitlines() if not line.startswith("#")]
 
 
 def documented_commands():

@@ -4,6 +4,7 @@ import functools
 import importlib
 import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -13,11 +14,14 @@ from helpers import tiny_run
 from helpers.commands import ROOT, lines_of, parse
 
 import ieat_jax
+from ieat_jax import prepare
 from ieat_jax.audio.files import write_wav
 from ieat_jax.config.recipes import load_config, typed
 from ieat_jax.data.injection import thinking
-from ieat_jax.data.records import parse_record
+from ieat_jax.data.records import parse_record, read_records
 from ieat_jax.evaluation.measures import all_measures
+from ieat_jax.importers import command as importing
+from ieat_jax.importers import corpora
 from ieat_jax.inference.generator import Generator
 from ieat_jax.model.names import named_leaves
 from ieat_jax.model.partition import split
@@ -105,7 +109,15 @@ def test_links_lead_somewhere(name):
 
 
 # Of a run, of a corpus, of an export, of the reader; what must not be.
-THEIRS = {"quarantine.jsonl", "handover.json", "metrics.jsonl", "config.json", "tensorboard/", "configs/mine.py"}
+THEIRS = {
+    "quarantine.jsonl",
+    "answers.jsonl",
+    "handover.json",
+    "metrics.jsonl",
+    "config.json",
+    "tensorboard/",
+    "configs/mine.py",
+}
 THEIRS |= {"data/", "weights/MODEL/", "utils/"}
 
 
@@ -188,15 +200,31 @@ def run_blocks(name):
 
 def test_what_the_package_readme_adds_can_be_used(reader):
     added = run_blocks("ieat_jax/README.md")
-    write_wav(reader / "anna_12_sad.wav", tiny_run.voice(1))
-    (reader / "anna_12_sad.txt").write_text("I lost my keys.\nOh no.\n", encoding="utf-8")
-    (record,) = (parse_record(value) for value in added["import_mine"](reader))
-    assert (record.speaker, record.turns[0].emotion, record.turns[0].audio) == ("anna", "sad", "anna_12_sad.wav")
-    assert (record.turns[0].text, record.turns[0].response_text) == ("I lost my keys.", "Oh no.")
-    assert record.unread == ()
     assert added["MEASURE"].rows[0].path[0] == added["MEASURE"].name
     assert added["MEASURE"].name not in {measure.name for measure in all_measures()}
     assert [turn.response for turn in added["second"].history][-1] == added["second"].text
+
+
+def test_the_corpus_that_the_package_readme_adds_is_imported(tmp_path, monkeypatch):
+    """Its block as a file in `importers/corpora/`, by the command line."""
+    (text,) = [text for text in blocks("ieat_jax/README.md", "python") if "CORPUS = " in text]
+    for folder in ("corpora", "mine"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "corpora/mine.py").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(corpora, "__path__", [*corpora.__path__, str(tmp_path / "corpora")])
+    monkeypatch.setattr(importing, "all_corpora", importing.all_corpora.__wrapped__)
+    monkeypatch.setitem(sys.modules, f"{corpora.__name__}.mine", None)  # put back afterwards
+    del sys.modules[f"{corpora.__name__}.mine"]
+    write_wav(tmp_path / "mine/anna_12_sad.wav", tiny_run.voice(1))
+    (tmp_path / "mine/anna_12_sad.txt").write_text("I lost my keys.\nOh no.\n", encoding="utf-8")
+    assert prepare.main(["import", "mine", str(tmp_path / "mine"), "--out", str(tmp_path / "out/all.jsonl")]) == 0
+    (record,) = read_records(tmp_path / "out/all.jsonl")
+    (turn,) = record.turns
+    assert (record.speaker, turn.emotion, turn.audio) == ("anna", "sad", "anna_12_sad.wav")
+    assert (turn.text, turn.response_text) == ("I lost my keys.", "Oh no.")
+    assert not record.strange
+    assert not turn.strange
+    assert record.unread == ()
 
 
 def test_no_code_is_without_a_test():
@@ -219,6 +247,15 @@ def test_the_list_of_files_is_whole():
     assert sorted(set(said) - there) == [], "files that are not there"
     assert sorted(there - set(said)) == [], "files without a line"
     assert all(said.values()), "a file without a word about it"
+
+
+def test_the_table_of_corpora_is_that_of_the_command():
+    rows = re.findall(
+        r"^\| `(\w+)` \| (.*) \|$", README["ieat_jax/data/README.md"].partition("## Corpora")[2], re.MULTILINE
+    )
+    said = {name: (cells.split(" | ")[0], *cells.split(" | ")[2:]) for name, cells in rows}
+    known = importing.all_corpora().items()
+    assert said == {name: (corpus.title, corpus.licence, corpus.source) for name, corpus in known}
 
 
 def test_tables_say_what_pyproject_says():

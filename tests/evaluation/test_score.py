@@ -172,7 +172,7 @@ def test_score_tells_how_far_it_is(tmp_path, monkeypatch, capsys):
     score(tmp_path / "run", path, tmp_path / "out", dataclasses.replace(OPTIONS, controls=False, speak=1))
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == [f"loading {tmp_path / 'run'}", "reading turns: 4 to do"]
-    assert {"units, teacher-forced: dialogues: 3 to do", "replies: 3 to do", "spoken replies: 1 to do"} <= set(lines)
+    assert {"units, teacher-forced: dialogues: 3 to do", "replies: 3 to do", "spoken replies"} <= set(lines)
 
 
 TURN = corpus.turn(1, "sad", None)

@@ -111,6 +111,19 @@ def test_everything_runs_once(quickstart):
     assert "a table" in out
 
 
+def test_a_dry_run_says_what_each_step_is_for_and_how_long_it_takes(quickstart):
+    code, out, err = quickstart.run("--dry-run")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    told, commands = lines[::2], lines[1::2]
+    assert len(commands) == len(STEPS)
+    for number, (line, command) in enumerate(zip(told, commands, strict=True), 1):
+        assert re.fullmatch(rf"# \[{number}/{len(STEPS)}\] \w+: .+; (seconds|about \d+ (s|min)\b.*)", line)
+        assert command.startswith("python -m ieat_jax.")
+    assert quickstart.calls() == []
+    assert not quickstart.runs.exists()
+
+
 def test_a_failed_step_is_named_and_taken_up_again(quickstart):
     code, _, err = quickstart.run(FAIL_AT="align")
     assert code == 3

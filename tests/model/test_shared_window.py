@@ -12,7 +12,7 @@ import pytest
 from ieat_jax.model.config import AdapterConfig, EncoderConfig, ListenConfig, LLMConfig, ModelConfig, ModelConfigError
 from ieat_jax.model.listen import Listen, adapter_length, adapter_stride, slot_length
 from ieat_jax.model.names import map_named, named_leaves
-from ieat_jax.model.sharding import make_mesh, put
+from ieat_jax.model.sharding import MESH_AXES, make_mesh, put
 
 MELS, OWN = 8, 100
 ENCODER = EncoderConfig(num_layers=2, width=16, num_heads=4, mlp_width=32, num_mels=MELS, max_positions=50)
@@ -111,21 +111,20 @@ def test_a_neighbour_of_any_length_changes_nothing(kind, count):
     np.testing.assert_allclose(*results, atol=1e-6)
 
 
-@pytest.mark.parametrize("sizes", [(1, 8, 1, 1), (1, 4, 2, 1), (1, 2, 1, 4), (2, 2, 2, 1)])
+@pytest.mark.parametrize("sizes", [(1, 8, 1, 1), (1, 4, 2, 1), (1, 2, 2, 2), (1, 2, 4, 1), (2, 2, 1, 2)])
 def test_the_same_numbers_on_every_mesh(sizes):
     config = configure("goat")
     rows = [[100, 57, 9], [3, 16, 0]] * 4
     _, frames, mel, starts = clips("goat", rows=rows)
     model = random_model(config)
     expected, _ = model(mel, frames, starts)
-    mesh = make_mesh(types.SimpleNamespace(**dict(zip(("replica", "fsdp", "context", "tensor"), sizes, strict=True))))
-    with jax.set_mesh(mesh):
-        placed = [
-            jax.device_put(value, jax.NamedSharding(mesh, jax.P(("replica", "fsdp"))))
-            for value in (mel, frames, starts)
-        ]
-        audio, _ = jax.jit(lambda model, *args: model(*args))(put(model, mesh), *placed)
-        np.testing.assert_allclose(np.asarray(audio), expected, atol=3e-5)
+    with jax.set_mesh(make_mesh(types.SimpleNamespace(**dict(zip(MESH_AXES, sizes, strict=True))))):
+        layouts = jax.eval_shape(functools.partial(Listen, config), jax.random.key(0))
+        mesh = jax.sharding.get_mesh()
+        model = jax.tree.map(lambda x, to: jax.device_put(x, jax.NamedSharding(mesh, to.sharding.spec)), model, layouts)
+        batch = put((mel, frames, starts), "batch")
+        audio, _ = jax.jit(lambda model, *batch: model(*batch))(model, *batch)
+    np.testing.assert_allclose(audio, expected, atol=3e-5)
 
 
 def test_clips_that_hear_their_padding_cannot_share():

@@ -59,6 +59,8 @@ def recipe():
         clip_seconds=1.0,
         num_mels=8,
         clip_positions=lambda frames: -(-frames // 16),
+        clip_slot=lambda frames: frames // 16 * 16 + 16,
+        stride=16,
         shapes=shapes,
         options=LayoutOptions(teacher=True),
         injection=InjectionConfig(mode="schedule", decay_examples=20),
@@ -197,9 +199,7 @@ def test_what_sizes_show_to_be_bad_is_known_before_anything_is_decoded(corpus, r
     data = batches(tmp_path, recipe, quarantine=quarantine, batch_size=10, steps=2)
     assert quarantine.summary() == {"no_response": 1, "not_audio": 1, "missing": 1}
     notes = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
-    assert {(note["id"], note["source"]) for note in notes} == {
-        (f"spoken{number}", str(tmp_path / "spoken.jsonl")) for number in (1, 2, 4)
-    }
+    assert {(note["id"], note["source"]) for note in notes} == {(f"spoken{number}", "spoken") for number in (1, 2, 4)}
     for step in range(2):
         assert (data[step].batch.segment_ids > 0).any(axis=1).all()
         assert data[step].bad == ()

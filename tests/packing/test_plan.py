@@ -72,7 +72,7 @@ def corpus(tmp_path_factory):
     return folder
 
 
-def spec_of(name, **changes):
+def spec_of(name, *, shared=False, **changes):
     user, options = OPTIONS[name]
     tokenizer = train_tokenizer([" ".join(WORDS), "这是因为用户感到悲伤我应该用安慰的语气回答"] * 4, 400)
     fields = {
@@ -80,6 +80,8 @@ def spec_of(name, **changes):
         "clip_seconds": 1.0,
         "num_mels": 4,
         "clip_positions": lambda frames: -(-frames // 16),
+        "clip_slot": lambda frames: frames // 16 * 16 + 16,
+        "stride": 16,
         "shapes": Shapes(
             tokens=700,
             clips=6 if user == "audio" else 0,
@@ -88,6 +90,7 @@ def spec_of(name, **changes):
             teacher_tokens=800 if options.teacher else 0,
             speak=500 if options.speech else 0,
             groups=60 if options.speech else 0,
+            frames=320 if user == "audio" and shared else 0,
         ),
         "options": options,
         "injection": InjectionConfig(decay_examples=60),
@@ -110,10 +113,10 @@ def planned(corpus, spec, **options):
     return sources, make_plan(sources, spec, quarantine, **options)
 
 
-@pytest.mark.parametrize("thinks", [True, False])
+@pytest.mark.parametrize(("thinks", "shared"), [(True, False), (False, False), (True, True)])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_the_planned_sizes_are_those_of_the_layout(name, thinks, corpus, monkeypatch):
-    spec = spec_of(name)
+def test_the_planned_sizes_are_those_of_the_layout(name, thinks, shared, corpus, monkeypatch):
+    spec = spec_of(name, shared=shared)
     spec = dataclasses.replace(spec, chat=dataclasses.replace(spec.chat, thinks=thinks))
     sources, plan = planned(corpus, spec)
     maker, found = RowMaker(sources, spec, plan), []
@@ -193,7 +196,7 @@ def test_a_turn_that_never_fits_is_named_and_the_rest_of_its_dialogue_is_trained
     sources, quarantine = opened(tmp_path)
     plan = make_plan(sources, spec_of("align"), quarantine)
     ((name, (code, message)),) = quarantine.notes.items()
-    assert name.endswith("all.jsonl: d0")
+    assert name == "all: d0"
     assert code == "too_long"
     assert "d0: turn 2 alone needs up to" in message
     assert "config.data.shapes." in message

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers.fake_endpoint import endpoint
 from safetensors.numpy import save_file
 
 from ieat_jax import prepare
@@ -134,6 +135,64 @@ def test_the_command_writes_the_llms_replies_for_every_file(llm, tmp_path, capsy
     assert read[0].turns[0].raw["ieat"]["response"]["source"] == f"model:{llm}"
     with pytest.raises(UserError, match="would overwrite"):
         prepare.main([*command, "--out", str(tmp_path)])
+
+
+def test_a_local_llm_is_asked_once_and_replayed(llm, tmp_path, capsys):
+    write_records(tmp_path / "a.jsonl", [record("a", ("Hm.", "sad", None)), record("b", ("Well.", None, None))])
+    command = ["responses", "--records", str(tmp_path / "a.jsonl"), "--llm", str(llm), "--max-tokens", "5"]
+    assert prepare.main([*command, "--out", str(tmp_path / "one")]) == 0
+    said = capsys.readouterr().out
+    assert "2 questions: 2 to ask" in said
+    assert "2 questions asked" in said
+    answers = ("--answers", str(tmp_path / "one/answers.jsonl"))
+    assert prepare.main([*command, "--out", str(tmp_path / "two"), *answers, "--replay"]) == 0
+    assert (tmp_path / "two/a.jsonl").read_bytes() == (tmp_path / "one/a.jsonl").read_bytes()
+    assert prepare.main([*command, "--out", str(tmp_path / "three"), "--dry-run"]) == 0
+    assert not (tmp_path / "three").exists()
+
+
+def test_a_local_llm_is_asked_for_attributes(llm, tmp_path):
+    """It says nothing that can be used: everything is left out, asked twice, and the records stay what they were."""
+    write_records(tmp_path / "a.jsonl", [record("a", ("Hm.", "sad", None))])
+    fields = "\n".join(f'- "{name}"' for name in ("emotion", "intensity", "cause", "style", "think"))
+    (tmp_path / "en.txt").write_text("{dialogue} {turn}\n" + fields)
+    command = ["attribute", str(tmp_path / "a.jsonl"), "--llm", str(llm), "--max-tokens", "5"]
+    command += ["--prompts", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert prepare.main([*command, "--max-bad-share", "1"]) == 0
+    assert (tmp_path / "out/a.jsonl").read_bytes() == (tmp_path / "a.jsonl").read_bytes()
+    answers = [json.loads(line) for line in (tmp_path / "out/answers.jsonl").open()]
+    assert [len(answer["turns"]) for answer in answers] == [1, 2]
+    assert answers[0]["model"] == str(llm)
+    notes = [json.loads(line) for line in (tmp_path / "out/quarantine.jsonl").open()]
+    assert [note["id"] for note in notes] == [f"a: turn 1: {name}" for name in ("intensity", "cause", "style")]
+    assert {note["code"] for note in notes} == {"no_json"}
+
+
+def test_an_endpoint_answers_turn_after_turn(tmp_path, capsys):
+    """What it refuses leaves its dialogue out; when it goes away, what it has answered is not asked again."""
+
+    def answer(body, number):
+        said = body["messages"][-1]["content"]
+        if "refuse" in said:
+            return 400, {}, b"no"
+        return (401, {}, b"gone") if "leave" in said and served.answers else f"{len(body['messages'])}: {said}"
+
+    dialogues = [record("a", ("One.", None, None), ("leave", None, None)), record("b", ("refuse", None, None))]
+    write_records(tmp_path / "a.jsonl", dialogues)
+    command = ["responses", "--records", str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "out"), "--model", "wise"]
+    with endpoint(answer) as served:
+        served.answers = True
+        command += ["--llm", served.address, "--max-bad-share", "0.5", "--system-text", "Be kind."]
+        with pytest.raises(UserError, match="HTTP 401: gone"):
+            prepare.main(command)
+        assert not (tmp_path / "out/a.jsonl").exists()
+        served.answers, before = False, len(served.requests)
+        assert prepare.main(command) == 0
+        assert [body["messages"][-1]["content"] for body in served.bodies[before:]] == ["refuse", "leave"]
+    (one,) = read_records(tmp_path / "out/a.jsonl")
+    assert [turn.response_text for turn in one.turns] == ["2: One.", "4: leave"]
+    assert one.turns[0].raw["ieat"]["response"]["source"] == "model:wise"
+    assert "left out 1 of 2 records (1 x not_answered)" in capsys.readouterr().out
 
 
 def test_the_prompt_is_what_the_teacher_reads(llm):

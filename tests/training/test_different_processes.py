@@ -105,9 +105,9 @@ def retokenized(folder):
 
 
 OTHER_FILES = {
-    "edited": (edited, "data train.jsonl.content"),
-    "shorter": (shorter, "data train.jsonl.records = 7, process 0 8"),
-    "rerecorded": (rerecorded, "data train.jsonl.audio"),
+    "edited": (edited, "data train.content"),
+    "shorter": (shorter, "data train.records = 7, process 0 8"),
+    "rerecorded": (rerecorded, "data train.audio"),
     "retokenized": (retokenized, "tokenizer"),
 }
 

@@ -145,6 +145,21 @@ def test_meshes_and_micro_batches_give_the_same_losses(corpus, tmp_path, mesh, a
     assert losses == pytest.approx(expected, rel=2e-5)
 
 
+@pytest.mark.parametrize("kind", ["goat", "mlp"])
+def test_clips_that_share_a_window_train_as_those_with_windows_of_their_own(kind, corpus, tmp_path):
+    fields = {"model__listen__padding": "masked", "model__listen__adapter__kind": kind, "data__pack": 2}
+    fields |= {"train__steps": 3, "train__log_every": 1, "data__shapes__clips": 4, "data__shapes__answers": 4}
+    fields |= {"data__shapes__tokens": 512, "data__shapes__teacher_tokens": 512, "data__shapes__targets": 400}
+    found = []
+    for name, frames in (("own", 0), ("shared", 480)):
+        start(recipe(corpus, "align", data__shapes__frames=frames, **fields), tmp_path / name)
+        found.append(metrics(tmp_path / name))
+    assert found[1][0].pop("fill_frames") > 0.2
+    for own, shared in zip(*found, strict=True):
+        for part in ("loss", "attribute", "kl", "grad_norm", "ce_response"):
+            assert shared[part] == pytest.approx(own[part], rel=2e-4), part
+
+
 def test_resuming_with_another_configuration_is_refused(corpus, tmp_path, aligned):
     run = tmp_path / "run"
     shutil.copytree(aligned, run)

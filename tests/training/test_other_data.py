@@ -94,10 +94,10 @@ def test_moved_data_are_the_same_data(copy, capsys):
     with pytest.raises(UserError, match="nowhere: there is no such"):
         start(config(**source, tokenizer__path="nowhere"), "run")
     start(config(**source, tokenizer__path="elsewhere/tokenizer"), "run")
-    assert "resuming from step 2" in capsys.readouterr().out
+    assert "already finished: 2 of 2 steps" in capsys.readouterr().out
     Path("elsewhere/train.jsonl").rename("train.jsonl")
     start(config(tokenizer__path="elsewhere/tokenizer", data__sources__train__audio_root="elsewhere"), "run")
-    assert "resuming from step 2" in capsys.readouterr().out
+    assert "already finished: 2 of 2 steps" in capsys.readouterr().out
 
 
 def test_another_tokenizer_under_another_path_is_refused(copy):
@@ -108,4 +108,4 @@ def test_another_tokenizer_under_another_path_is_refused(copy):
 
 def test_a_copy_of_the_data_is_the_same_data(copy, capsys):
     start(config(), "run")
-    assert "resuming from step 2" in capsys.readouterr().out
+    assert "already finished: 2 of 2 steps" in capsys.readouterr().out

@@ -142,7 +142,7 @@ def test_a_finished_run_whose_last_step_is_damaged_is_finished_again(runs, tmp_p
     assert parameters(run) == parameters(runs / "second")
 
 
-@pytest.mark.parametrize(("stage", "allow"), [("align", False), ("joint", False), ("align", True)])
+@pytest.mark.parametrize(("stage", "allow"), [("align", ()), ("joint", ()), ("align", ("stage", "data"))])
 def test_a_workdir_of_another_stage_is_refused_by_its_stage(runs, tmp_path, monkeypatch, stage, allow):
     monkeypatch.setattr(loop, "gather", lambda *_, **__: pytest.fail("tokenizer and data were read"))
     with pytest.raises(UserError, match=rf"first: holds a run of stage write, config\.stage is {stage}; every stage"):

@@ -35,7 +35,8 @@ class Source:
     records: tuple[Record, ...]
     audio_root: Path
     weight: float
-    name: str
+    name: str  # its file, for messages
+    key: str = ""  # its name in config.data.sources
 
 
 def open_sources(
@@ -70,7 +71,7 @@ def open_sources(
             root = local_path(entry.audio_root, f"config.data.sources.{name}.audio_root")
             if not root.is_dir():
                 raise DataError(f"config.data.sources.{name}.audio_root: there is no folder {root}")
-        sources.append(Source(records, root, float(entry.weight), str(path)))
+        sources.append(Source(records, root, float(entry.weight), str(path), name))
     if not sources:
         raise DataError("config.data.sources names no records with a weight above 0; give at least one")
     return sources

@@ -1,0 +1,1 @@
+"""`prepare attribute`: what nobody annotated, asked of an LLM and checked."""
