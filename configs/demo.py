@@ -58,7 +58,7 @@ def _align(config):
     """Speech in: the adapter and LoRA learn from the LLM that reads the transcript and what is felt."""
     config.init.checkpoint = f"{RUNS}/write"
     config.init.whisper = "package:whisper-tiny.en"
-    config.init.allow_new = (r".*\.lora_[ab]",)
+    config.init.allow_new = (r".*\.lora_[ab]", r"listen\.(adapter|mix|norm).*", r"emotion\..*")
     config.data.sources.dialogues = source(f"{DATA}/corpus/train.jsonl")
     config.data.injection.floor = 0.7
     config.data.injection.decay_examples = 2000
@@ -81,7 +81,7 @@ def _align(config):
 def _joint(config):
     """Speech in and out: Write, Speak and the adapter train together; Think stays."""
     config.init.checkpoint = f"{RUNS}/align"
-    config.init.allow_new = (r"speak\..*",)
+    config.init.allow_new = (r"speak\..*", r"emotion\.style.*")
     config.codec = f"{DATA}/codec"
     config.data.sources.dialogues = source(f"{DATA}/units/train.jsonl", audio_root=f"{DATA}/corpus")
     config.data.injection.floor = 0.3

@@ -109,7 +109,7 @@ def _hear(config, mix):
 def _think(config, mix):
     """LoRA learns to think and answer from what is heard; Listen goes on learning."""
     config.init.checkpoint = f"runs/emodb/hear_{mix}"
-    config.init.allow_new = (r".*\.lora_[ab]",)
+    config.init.allow_new = (r".*\.lora_[ab]", r"emotion\.style.*")
     config.model.lora.rank = 16
     config.model.lora.alpha = 32.0
     config.objective.ce = 1.0

@@ -24,7 +24,7 @@ def get_config(arg="smollm2_135m"):
     config.stage = "joint"
     use_machine(config, load_model(MODELS, name), machine)
     config.init.checkpoint = "runs/align"
-    config.init.allow_new = (r"speak\..*",)
+    config.init.allow_new = (r"speak\..*", r"emotion\.style.*")
     config.codec = "data/speech_tokenizer_v1.onnx"
     config.data.sources.train = source("data/units/train.jsonl")
     config.data.injection.floor = 0.3

@@ -45,7 +45,7 @@ def test_what_cannot_be_reported_ends_in_one_sentence(tmp_path):
     bad = scored(tmp_path / "bad", {"dialogue_id": "d", "turn_id": 1, "sample": {"heard": "/etc/hostname"}})
     code, said = ask("report", "--runs", good, "--out", tmp_path)
     assert (code, said.count("\n")) == (2, 0)
-    assert said.startswith(f"error: report: {tmp_path} is a folder")
+    assert said.startswith(f"error: {tmp_path}: is a folder; --out")
     code, said = ask("report", "--runs", bad, "--out", tmp_path / "r.html")
     assert (code, said.count("\n")) == (2, 0)
     assert "bad/predictions.jsonl:1: sample.heard '/etc/hostname' is no file of the scored folder" in said

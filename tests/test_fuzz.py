@@ -28,7 +28,7 @@ from ieat_jax.errors import UserError
 from ieat_jax.interop.families.llm import load_llm
 from ieat_jax.interop.families.whisper import load_whisper
 from ieat_jax.model.config import ModelConfig, SpeakConfig
-from ieat_jax.objectives.own import measured, own_losses
+from ieat_jax.objectives.own import Forward, own_losses
 from ieat_jax.preparation.units import encode_files
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.text.tokenizer import load_tokenizer
@@ -65,7 +65,7 @@ def losses(folder):
     file = folder / "mine.py"
     file.write_text("import jax.numpy as jnp\n\n\ndef calm(model, batch, forward):\n    return jnp.float32(1), 2.0\n")
     settings = typed(recipe(folder, "write", objective__extra=((f"{file}:calm", 0.1),))).objective
-    return Kind((file,), lambda: measured("calm", own_losses(settings, ())[0]["calm"](None, None, None)) and None)
+    return Kind((file,), lambda: own_losses(settings, "align", ())[0]["calm"](None, None, Forward()) and None)
 
 
 def records(folder):

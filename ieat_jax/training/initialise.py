@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -21,9 +23,10 @@ from ieat_jax.errors import UserError
 from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.lora import merge_lora
 from ieat_jax.model.names import map_named, named_leaves
+from ieat_jax.model.partition import multipliers
 from ieat_jax.model.unified import UnifiedModel, build_model
 from ieat_jax.objectives.stages import STAGES
-from ieat_jax.runs.folder import Run
+from ieat_jax.runs.folder import HANDOVER, Run
 
 if TYPE_CHECKING:
     from ieat_jax.interop.families.llm import PretrainedLLM
@@ -42,6 +45,7 @@ class Handover:
     copied: dict[str, str]  # parameter -> the parameter that it began as
     new: tuple[str, ...]  # random
     left_over: tuple[str, ...]  # in the sources, but not in this model
+    still_random: tuple[str, ...] = ()  # loaded from a run that drew and never trained them, as declared
 
     def as_dict(self) -> dict[str, Any]:
         """For handover.json."""
@@ -55,6 +59,8 @@ class Handover:
         if self.copied:
             lines.append(f"copied within the model: {_parts(self.copied)}")
         lines.append(f"new (random): {_parts(self.new) if self.new else 'nothing'}")
+        if self.still_random:
+            lines.append(f"of what is loaded, never trained: {_parts(self.still_random)}")
         if self.left_over:
             lines.append(f"left over (not in this model, or never trained): {_parts(self.left_over)}")
         return "\n".join(lines)
@@ -86,11 +92,11 @@ def initialise(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None)
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
     left_over: list[str] = []
-    # Speak of a stage that does not speak is as it was drawn: it would pass for one that learned.
-    untrained = earlier is not None and not STAGES[earlier.stage].speaks
+    untrained = set() if earlier is None else never_trained(earlier)
     for source, weights in _sources(config, earlier):
         for name, value in weights:
-            if name not in wanted or (untrained and name.startswith("speak.")):
+            refused = name in untrained and (name.startswith("speak.") or not _declared(name, config))
+            if name not in wanted or (refused and source == _name_of(earlier)):
                 left_over.append(name)
                 continue
             if tuple(value.shape) != wanted[name].shape:
@@ -102,9 +108,9 @@ def initialise(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None)
     copied = _copy_write_to_speak(config, wanted, found)
     missing = [name for name in wanted if name not in found]
     if sources:
-        undeclared = [n for n in missing if not any(re.fullmatch(p, n) for p in config.init.allow_new)]
+        undeclared = [name for name in missing if not _declared(name, config)]
         if undeclared:
-            raise InitError(_undeclared(config, undeclared, dict.fromkeys(sources.values())))
+            raise InitError(_undeclared(config, undeclared, dict.fromkeys(sources.values()), earlier, untrained))
     if missing:
         # The whole model is traced, but only the missing leaves are computed.
         new = jax.jit(lambda key: {name: leaf for name, leaf in named_leaves(build(key)).items() if name in missing})(
@@ -112,10 +118,34 @@ def initialise(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None)
         )
         found |= new
     model = map_named(lambda name, _: found[name], abstract)
-    return model, Handover(sources, copied, tuple(missing), tuple(left_over))
+    still_random = tuple(name for name, source in sources.items() if name in untrained and source == _name_of(earlier))
+    return model, Handover(sources, copied, tuple(missing), tuple(left_over), still_random)
 
 
-def _undeclared(config: RunConfig, names: list[str], sources: Iterable[str]) -> str:
+def _declared(name: str, config: RunConfig) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in config.init.allow_new)
+
+
+def never_trained(earlier: Run) -> set[str]:
+    """Parameters of a run that are as they were drawn at random: they would pass for some that were loaded or learned.
+
+    What a run drew, or had from a run that drew it, and neither trained nor uses in its stage; see its `handover.json`.
+    Speak of a stage that does not speak is always among them, also as a copy of Write: it can be copied again.
+    """
+    stage, names = STAGES[earlier.stage], list(named_leaves(earlier.model))
+    file = Path(earlier.path) / HANDOVER
+    told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"new": []}
+    drawn = {*told["new"], *told.get("still_random", ())}
+    unused = (*(() if stage.speaks else ("speak.",)), *(() if stage.hears else ("listen.", "emotion.")))
+    factors = multipliers(names, earlier.config.optimizer.rules)
+    frozen = {name for name, factor in factors.items() if factor is None}
+    silent = set() if stage.speaks else {name for name in names if name.startswith("speak.")}
+    return silent | {name for name in drawn if name in frozen or name.startswith(unused)}
+
+
+def _undeclared(
+    config: RunConfig, names: list[str], sources: Iterable[str], earlier: Run | None, untrained: set[str]
+) -> str:
     """What is wrong with parameters that no source has, and what to do: Speak belongs to the stages that speak."""
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     listed = f"{', '.join(names[:20])}{more}: neither in {', '.join(sources)} nor declared new"
@@ -125,7 +155,17 @@ def _undeclared(config: RunConfig, names: list[str], sources: Iterable[str]) -> 
             f"{listed}; stage {config.stage} does not speak: set config.model.speak.enabled=False, and switch it on in "
             f"stage {first}, where Speak begins as a copy of Write"
         )
+    drawn = [name for name in names if name in untrained]
+    if earlier is not None and drawn:
+        listed += (
+            f"; {earlier.path} has {_parts(drawn)} as they were drawn at random, which its stage {earlier.stage} did "
+            "not train: begin from a run that did, or name public weights (config.init.whisper, init.llm)"
+        )
     return f"{listed}; add a regex to config.init.allow_new if they are to start from random numbers"
+
+
+def _name_of(earlier: Run | None) -> str:
+    return "" if earlier is None else f"{earlier.path} step {earlier.step}"
 
 
 def _sources(config: RunConfig, earlier: Run | None) -> Iterable[tuple[str, Any]]:
@@ -137,7 +177,7 @@ def _sources(config: RunConfig, earlier: Run | None) -> Iterable[tuple[str, Any]
         model = earlier.model
         if earlier.config.model.lora.rank and not model_config.lora.rank:
             model = jax.jit(merge_lora)(model)
-        yield f"{earlier.path} step {earlier.step}", named_leaves(model).items()
+        yield _name_of(earlier), named_leaves(model).items()
     if config.init.whisper:
         yield config.init.whisper, open_whisper(config).weights()
     if config.init.llm:

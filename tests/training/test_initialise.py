@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from helpers.tiny_stages import recipe, write_corpus
+from helpers.tiny_stages import recipe, start, write_corpus
 
 from ieat_jax.config.recipes import typed
 from ieat_jax.data.quarantine import Quarantine
@@ -116,6 +116,24 @@ def test_speak_begins_as_write_unless_an_earlier_stage_trained_it(corpus, stage)
         np.testing.assert_array_equal(now[f"speak.{name}"], then[source])
     assert ("speak.heads" in handover.new) == (stage != "joint")
     assert ("speak.heads" in handover.left_over) == (stage != "joint")
+
+
+def test_what_an_earlier_run_drew_and_never_trained_is_no_weight(corpus, tmp_path):
+    """A Whisper encoder of random numbers, which a run of stage `write` has, is refused by name."""
+    start(recipe(corpus, "write", train__steps=1, optimizer__warmup_steps=0), tmp_path / "write")
+    fields = {"init__checkpoint": str(tmp_path / "write"), "train__steps": 1, "tokenizer__path": ""}
+    fields |= {"model__speak__enabled": False, "codec": "", "optimizer__warmup_steps": 0}
+    some = (r"emotion\..*", r"listen\.(adapter|mix|norm).*", r".*lora.*", r"(think|write)\..*")
+    told = r"write has listen\.encoder \(\d+\) as they were drawn at random, which its stage write did not train"
+    with pytest.raises(InitError, match=told):
+        start(recipe(corpus, "align", init__allow_new=some, **fields), tmp_path / "align")
+    start(recipe(corpus, "align", init__allow_new=(".*",), **fields), tmp_path / "align")
+    handover = json.loads((tmp_path / "align/handover.json").read_text())
+    assert all("lora" in name for name in handover["new"])
+    assert {name.split(".")[0] for name in handover["still_random"]} >= {"listen", "emotion"}
+    again = {**fields, "init__checkpoint": str(tmp_path / "align")}  # which trained the adapter, and not the encoder
+    with pytest.raises(InitError, match=r"align has listen\.encoder \(\d+\) as they were"):
+        start(recipe(corpus, "align", init__allow_new=some, **again), tmp_path / "more")
 
 
 def test_weights_of_another_size_name_the_field(corpus, weights):
