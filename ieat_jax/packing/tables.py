@@ -158,19 +158,24 @@ def _lacks(turn: Turn, spec: RowSpec) -> Iterable[tuple[str, str]]:
         yield "no_audio", f"turn {turn.turn_id} has no split_audio_file"
 
 
-def _note_long(tables: Tables, source: Source, spec: RowSpec, quarantine: Quarantine) -> None:
-    """Set aside the turns that are larger than a row by themselves, with all that may be drawn for them."""
+def largest_sizes(tables: Tables, spec: RowSpec) -> np.ndarray:
+    """What each turn takes of every budget alone in a row, with the most that may be drawn for it: [n, budgets + 1]."""
     most = tables.sentences.max(axis=(2, 3), initial=0)
     told = most[:, -len(TOLD) :].sum(axis=1)
     told = told + (told > 0) * brackets(spec)
     thought = (most[:, : -len(TOLD)] * segments_shown(spec)).sum(axis=1)
     if spec.injection.mode not in ("schedule", "explicit", "partial"):
         thought = np.zeros_like(thought)
-    at, limits = np.arange(len(told)), room(spec)
-    largest = np.zeros((len(told), len(limits)), np.int64)
+    largest = np.zeros((len(told), len(BUDGETS) + 1), np.int64)
     for shown in (thought, np.zeros_like(thought)):
-        sizes = turn_sizes(tables.counts(at, shown, told), spec)
+        sizes = turn_sizes(tables.counts(np.arange(len(told)), shown, told), spec)
         largest = np.maximum(largest, sizes.opening + sizes.user + sizes.answer)
+    return largest
+
+
+def _note_long(tables: Tables, source: Source, spec: RowSpec, quarantine: Quarantine) -> None:
+    """Set aside the turns that are larger than a row by themselves."""
+    largest, limits = largest_sizes(tables, spec), room(spec)
     for turn_at, column in zip(*np.nonzero((largest > limits) & ~tables.broken[:, None]), strict=True):
         number = int(np.searchsorted(tables.offsets, turn_at, side="right")) - 1
         record, turn = source.records[number], turn_at - tables.offsets[number]
