@@ -230,6 +230,30 @@ def test_sound_that_cannot_be_decoded_costs_its_turn_and_what_follows_and_is_tol
     assert clips == 18 - 2 - 1  # two turns of spoken3, one of spoken5
 
 
+def test_equal_ids_of_two_sources_do_not_share_their_fate(corpus, recipe, tmp_path):
+    """MELD numbers its dialogues from 0 in every split."""
+    for name in ("train", "dev"):
+        (tmp_path / name).mkdir()
+        copied(corpus, tmp_path / name)
+    (tmp_path / "dev/4_0.wav").write_bytes(b"no sound")
+    soundfile.write(tmp_path / "train/8_0.wav", np.zeros(9000), 16000)
+    settings = {name: SourceConfig(str(tmp_path / name / "spoken.jsonl")) for name in ("train", "dev")}
+    quarantine = Quarantine(0.5)
+    sources = open_sources(settings, quarantine)
+    plan = make_plan(sources, recipe, quarantine)
+    assert list(quarantine.notes) == ["dev: spoken4"]
+    data = make_batches(sources, recipe, plan, batch_size=23, steps=1)
+    (bad,) = data[0].bad
+    assert (bad.source, bad.record) == ("train", "spoken8")
+    names = [source.key for source in sources]
+    pieces = [piece for row in range(23) for piece in plan.row(row)]
+    trained = {(names[piece.source], sources[piece.source].records[piece.record].dialogue_id) for piece in pieces}
+    assert {("train", "spoken4"), ("dev", "spoken8")} <= trained
+    assert ("dev", "spoken4") not in trained
+    ((_, sums),) = data[0].account
+    assert dict(zip(COLUMNS, sums.tolist(), strict=True))["dialogues"] == 23
+
+
 def test_storage_that_fails_for_a_moment_changes_nothing_and_for_long_ends_the_run(corpus, recipe, monkeypatch):
     monkeypatch.setattr(tables, "PAUSES", (0.0, 0.0))
     whole = batches(corpus, recipe)[0].batch

@@ -1,0 +1,81 @@
+"""Bad sound is counted once for all processes, in the metrics, the list and the checkpoint, also after a restart."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from helpers.tiny_stages import write_corpus
+from helpers.xla_flags import FAST_COMPILATION
+
+from ieat_jax.runs.steps import read_metadata
+
+ROOT = Path(__file__).parents[2]
+RECIPE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from helpers.tiny_stages import recipe
+
+def get_config(steps):
+    config = recipe(Path({corpus!r}), "align", train__steps=int(steps), train__log_every=1, mesh__fsdp=2)
+    config.data.batch_size, config.data.max_bad_share, config.checkpoint.every = 4, 0.5, 2
+    config.checkpoint.allow_changes = ("train.steps",)
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder)
+    for name in ("2_0", "5_1", "6_0"):
+        rate, length = 16_000, soundfile.info(folder / f"{name}.wav").frames
+        soundfile.write(folder / f"{name}.wav", np.zeros(length), rate)  # its header is as good as any
+    (folder / "mine.py").write_text(RECIPE.format(tests=str(ROOT / "tests"), corpus=str(folder)))
+    return folder
+
+
+def train(corpus, workdir, steps, processes):
+    command = [
+        sys.executable,
+        "-m",
+        "ieat_jax.train",
+        "--config",
+        f"{corpus}/mine.py:{steps}",
+        "--workdir",
+        str(workdir),
+    ]
+    if processes > 1:
+        command = ["bash", str(ROOT / "launch/local.sh"), str(processes), *command]
+    devices = "" if processes > 1 else " --xla_force_host_platform_device_count=2"
+    done = subprocess.run(
+        command, env=os.environ | {"XLA_FLAGS": FAST_COMPILATION + devices}, text=True, capture_output=True, timeout=400
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def told(workdir):
+    """What a run says of its data: figures of every step, the list, and what it remembers."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    names = ("step", "bad_records", "turns", "dialogues", "think_explicit", "fill_tokens")
+    listed = [json.loads(line) for line in (workdir / "quarantine.jsonl").read_text().splitlines()]
+    state = read_metadata(workdir / "checkpoints")[1]["data_state"]
+    bad = sorted((record["source"], record["id"], record["code"]) for record in listed)
+    assert sorted(tuple(record[:3]) for record in state["bad"]) == bad
+    return [{name: line[name] for name in names} for line in lines], bad, state["account"], state["position"]
+
+
+def test_two_processes_count_what_one_counts_and_go_on_counting(corpus, tmp_path):
+    train(corpus, tmp_path / "one", 4, 1)
+    train(corpus, tmp_path / "two", 2, 2)
+    train(corpus, tmp_path / "two", 4, 2)
+    one, two = told(tmp_path / "one"), told(tmp_path / "two")
+    assert one[1:] == two[1:]
+    assert [line | {"fill_tokens": 0} for line in one[0]] == [line | {"fill_tokens": 0} for line in two[0]]
+    assert one[1] == [("train", f"d{number}", "silent") for number in (2, 5, 6)]
+    assert [line["bad_records"] for line in one[0]][-1] == 3
