@@ -5,6 +5,7 @@
     python -m ieat_jax.prepare units --records data/demo/*.jsonl --codec data/codec --out data/units
     python -m ieat_jax.prepare tokenizer --records data/demo/*.jsonl --out data/tokenizer
     python -m ieat_jax.prepare check --records data/units/train.jsonl --audio-root data/demo
+    python -m ieat_jax.prepare shapes --config configs/mine.py:align
     python -m ieat_jax.prepare import --list
     python -m ieat_jax.prepare import emodb emodb/wav --out data/emodb
     python -m ieat_jax.prepare speak data/reccon/train.jsonl --out data/spoken
@@ -91,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--stage", metavar="NAME", help="fail, too, where stage NAME cannot use the records")
     _share(check)
+    shapes = commands.add_parser("shapes", help="the shapes of a row that suit a recipe's data, and what they cost")
+    shapes.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="recipe; --config.FIELD=VALUE, too")
+    shapes.add_argument("--tokens", type=int, help="tokens of a row (default: those of the recipe)")
     return parser
 
 
@@ -351,7 +355,14 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         UserError: arguments or input that cannot be used.
     """
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, overrides = parser.parse_known_args(argv)
+    if arguments.command == "shapes":
+        from ieat_jax.preparation import shapes  # which brings JAX with it
+
+        return shapes.run(arguments, overrides)
+    if overrides:
+        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
     command = {
         "demo": demo, "import": importing.run, "responses": responses, "codec": codec, "units": units,
         "tokenizer": tokenizer, "check": check, "speak": spoken, "export": export.run,

@@ -92,7 +92,7 @@ class Plan:
         self.mixture, self.tables, self.spec = mixture, tables, spec
         self.position = position = position or Position()
         self._room, self._brackets, self._shown = room(spec), brackets(spec), segments_shown(spec)
-        self._per_epoch = -(-mixture.epoch // spec.window)  # windows
+        self.windows = -(-mixture.epoch // spec.window)  # of an epoch
         self._starts = [position.before]  # of the rows of the windows from position.window on
         self._lock = threading.RLock()
         self._window = functools.lru_cache(maxsize=64)(self.window)
@@ -130,8 +130,8 @@ class Plan:
 
     def window(self, number: int) -> Window:
         """Plan the window `number`."""
-        epoch, part = divmod(number, self._per_epoch)
-        first, last = (epoch * self.mixture.epoch + self.mixture.epoch * k // self._per_epoch for k in (part, part + 1))
+        epoch, part = divmod(number, self.windows)
+        first, last = (epoch * self.mixture.epoch + self.mixture.epoch * k // self.windows for k in (part, part + 1))
         keys = self.mixture.keys(first, last)
         turns = _Turns(self, np.arange(first, last), keys)
         pieces, sizes, account = [], [], []

@@ -95,7 +95,7 @@ def main():
         quarantine = Quarantine(1.0)
         plan = make_plan([Source(records, folder, 1.0, "reccon")], spec, quarantine)
         measured = time.perf_counter() - began
-        epoch = plan._per_epoch
+        epoch = plan.windows
         began = time.perf_counter()
         windows = [plan.window(number) for number in range(2 * epoch)]
         planned = time.perf_counter() - began
@@ -122,7 +122,7 @@ def main():
             shapes=dataclasses.replace(spec.shapes, **{n: 1 << 20 for n in BUDGETS if getattr(spec.shapes, n)}),
         )
         single = make_plan([Source(records, folder, 1.0, "reccon")], alone, Quarantine(1.0))
-        count = sum(len(single.window(k).rows) for k in range(single._per_epoch))
+        count = sum(len(single.window(k).rows) for k in range(single.windows))
         sizes = np.stack([sum(part for _, part in single.account(k, k + 1))[: len(BUDGETS)] for k in range(count)])
         sizes = np.minimum(sizes, limits)
         for packer in (grain.experimental.FirstFitPackIterDataset, grain.experimental.BestFitPackIterDataset):

@@ -1,0 +1,43 @@
+"""Shapes of a row for a data set, so that no budget starves the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from ieat_jax.config.sections import Shapes
+from ieat_jax.packing.account import COLUMNS
+from ieat_jax.packing.plan import Plan
+from ieat_jax.packing.sizes import BUDGETS
+from ieat_jax.packing.tables import largest_sizes
+
+SLACK = 1.08  # of all sizes but the tokens: where several budgets are as tight, dialogues fit one another worse
+STEPS = {"clips": 1, "answers": 1, "groups": 32}  # multiples that sizes come in; sequences in those of a kernel's block
+BLOCK = 128
+
+
+def epoch_sums(plan: Plan) -> np.ndarray:
+    """What an epoch's rows amount to: sums of the account's columns."""
+    return np.sum([plan.window(number).account.sum(axis=0) for number in range(plan.windows)], axis=0)
+
+
+def propose(plan: Plan, tokens: int) -> Shapes:
+    """Sizes of a row of `tokens` tokens in the proportions that the plan's records ask for.
+
+    At least what the largest turn needs by itself; budgets that the plan does not have stay absent.
+    """
+    shapes, sums = plan.spec.shapes, epoch_sums(plan)
+    largest = np.max([largest_sizes(table, plan.spec)[~table.broken].max(axis=0) for table in plan.tables], axis=0)
+    demand = dict(zip(COLUMNS, sums.tolist(), strict=True))
+    sizes = {}
+    for number, name in enumerate(BUDGETS):
+        if not getattr(shapes, name):
+            continue
+        share = 1.0 if name == "tokens" else SLACK * demand[name] / demand["tokens"]
+        wanted = max(share * tokens, int(largest[number]))
+        step = STEPS.get(name, BLOCK)
+        sizes[name] = math.ceil(wanted / step) * step
+    sizes["answers"] = max(sizes["answers"], sizes.get("clips", 0))  # a row of turns that hold a clip each
+    return dataclasses.replace(shapes, **sizes)
