@@ -24,7 +24,8 @@ def kept_turns(dialogues, chat, shapes, options):
 
 def whole(dialogues, chat, options):
     """A row of dialogues that is never taken back, and tokenises a text whenever it meets it."""
-    row = layout._Row(chat, layout.AudioPlaces(5), options, chat.tokenizer.encode)  # the real pieces, put together the long way
+    # the real pieces, put together the long way
+    row = layout._Row(chat, layout.AudioPlaces(5), options, chat.tokenizer.encode)
     for turns in dialogues:
         row.open_dialogue()
         for number, plan in enumerate(turns):
