@@ -112,13 +112,13 @@ class Encoder(nnx.Module):
         self.layers = stack(functools.partial(EncoderLayer, config), config.num_layers, keys[3])
         self.norm = LayerNorm(width)
 
-    def stem(self, mel: jax.Array, clips: Places) -> jax.Array:
-        """Log-mel [N, F, M] of `clips` -> the states that enter the first layer [N, P, W]."""
-        slots = clips.slots(mel.shape[1])
+    def stem(self, mel: jax.Array, clips: Places | None = None) -> jax.Array:
+        """Log-mel [N, F, M] of `clips`, or of whole windows -> the states that enter the first layer [N, P, W]."""
+        slots = None if clips is None else clips.slots(mel.shape[1])
         x = jax.nn.gelu(self.conv1(mel, slots), approximate=False)
         x = jax.nn.gelu(self.conv2(x, slots), approximate=False)
         table = self.positions.get_value()
-        if slots is None:
+        if clips is None or slots is None:
             return x + gather(table[: x.shape[1]], (None, "embed"), x.dtype)
         offsets = jnp.minimum(clips.halved().offsets(x.shape[1]), len(table) - 1)  # silence may reach beyond
         table = jnp.asarray(gather(table, (None, "embed"), x.dtype))

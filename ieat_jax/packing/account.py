@@ -31,6 +31,12 @@ class Account:
             self.recent = self.recent + sums
             self.epochs[epoch] = self.epochs.get(epoch, 0) + sums
 
+    def lose(self, epoch: int, turns: int) -> None:
+        """Turns of rows that were counted, which their sound kept from being trained."""
+        lost = np.zeros(len(COLUMNS), np.int64)
+        lost[COLUMNS.index("turns")], lost[COLUMNS.index("quarantined")] = -turns, turns
+        self.add([(epoch, lost)])
+
     def state(self) -> dict[str, Any]:
         """All sums, for a checkpoint."""
         epochs = {str(epoch): sums.tolist() for epoch, sums in self.epochs.items()}
@@ -70,7 +76,7 @@ def waste(sums: np.ndarray, shapes: Shapes) -> str:
 
 def _figures(sums: np.ndarray, shapes: Shapes) -> dict[str, float]:
     named = dict(zip(COLUMNS, sums.tolist(), strict=True))
-    turns = max(named["turns"], 1)
+    turns = max(sum(named[mode] for mode in MODES), 1)
     return {
         **{f"think_{mode}": named[mode] / turns for mode in MODES},
         **{f"fill_{name}": share for name, share in fills(sums, shapes).items()},

@@ -102,6 +102,10 @@ class Plan:
         window, first = self._find(index)
         return self._window(window).rows[index - first]
 
+    def epoch(self, index: int) -> int:
+        """The epoch of a row."""
+        return self._find(index)[0] // self.windows
+
     def account(self, first: int, last: int) -> Iterator[tuple[int, np.ndarray]]:
         """What the rows `first` to `last` - 1 amount to: (epoch, sums [columns]) of each epoch among them."""
         while first < last:

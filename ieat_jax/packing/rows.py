@@ -31,6 +31,8 @@ class Bad:
     record: str
     code: str
     message: str
+    epoch: int = 0
+    turns: int = 0  # that are not trained for it here
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +126,7 @@ class RowMaker:
         """
         made, bad = [], []
         for piece in self.plan.row(index):
-            turns, fault = self._piece(piece)
+            turns, fault = self._piece(piece, self.plan.epoch(index))
             bad += [] if fault is None else [fault]
             if any(turn.supervised for turn in turns):
                 made.append((piece, turns))
@@ -138,7 +140,7 @@ class RowMaker:
                 )
         return Row(batch, tuple(bad))
 
-    def _piece(self, piece: Piece) -> tuple[list[TurnPlan], Bad | None]:
+    def _piece(self, piece: Piece, epoch: int) -> tuple[list[TurnPlan], Bad | None]:
         """The turns of a piece: without history up to a bad turn, or without a bad turn and what follows it."""
         source = self.sources[piece.source]
         record = source.records[piece.record]
@@ -149,7 +151,11 @@ class RowMaker:
             try:
                 turn = self.turns.turn(record, index, source.audio_root, piece.example, supervised=supervised)
             except AudioError as error:
-                fault = Bad(source.key, record.dialogue_id, error.code, f"{place(source, record)}: {error}")
+                lost = piece.last + 1 - index if supervised else 0
+                message = f"{place(source, record)}: turn {index + 1}: {error}"
+                if lost > 1:
+                    message += f"; turns {index + 1} to {piece.last + 1} are left out"
+                fault = Bad(source.key, record.dialogue_id, error.code, message, epoch, lost)
                 if supervised:
                     break
                 turns = []

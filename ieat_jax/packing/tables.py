@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -176,12 +177,16 @@ def largest_sizes(tables: Tables, spec: RowSpec) -> np.ndarray:
 def _note_long(tables: Tables, source: Source, spec: RowSpec, quarantine: Quarantine) -> None:
     """Set aside the turns that are larger than a row by themselves."""
     largest, limits = largest_sizes(tables, spec), room(spec)
+    count: Counter[int] = Counter()
+    for turn_at in np.flatnonzero((largest > limits).any(axis=1) & ~tables.broken):
+        count[int(np.searchsorted(tables.offsets, turn_at, side="right")) - 1] += 1
     for turn_at, column in zip(*np.nonzero((largest > limits) & ~tables.broken[:, None]), strict=True):
         number = int(np.searchsorted(tables.offsets, turn_at, side="right")) - 1
         record, turn = source.records[number], turn_at - tables.offsets[number]
         message = (
             f"{place(source, record)}: turn {turn + 1} alone needs up to {largest[turn_at, column]} {BUDGETS[column]}, "
             f"config.data.shapes.{BUDGETS[column]} is {limits[column]}; raise it"
+            + (f" ({count[number]} of its turns are as long)" if count[number] > 1 else "")
         )
         quarantine.note(record.dialogue_id, "too_long", message, source.key)
         tables.broken[turn_at] = True

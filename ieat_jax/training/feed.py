@@ -67,6 +67,9 @@ class Feed:
         if self.spec.injection.mode == "schedule" and self.spec.chat.thinks:
             faded = self.spec.injection.decay_examples / dialogues
             lines[0] += f"; the thinking fades over about {faded:,.0f} of {steps:,} steps"
+        broken, turns = (sum(int(f(table.broken)) for table in self.plan.tables) for f in (np.sum, len))
+        if broken:
+            lines.append(f"{broken:,} of {turns:,} turns cannot be trained: quarantine.jsonl says why")
         wasted = waste(sums, self.spec.shapes)
         return [*lines, wasted] if wasted else lines
 
@@ -100,7 +103,10 @@ class Feed:
         found, self._found = self._found, []
         told = [vars(bad) for bad in found]
         for process in _gathered(told):
-            self._note(Bad(**fields) for fields in process)
+            bad = [Bad(**fields) for fields in process]
+            for each in bad:
+                self.account.lose(each.epoch, each.turns)
+            self._note(bad)
 
     def _note(self, found: Any) -> None:
         for bad in found:

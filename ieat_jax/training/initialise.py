@@ -95,7 +95,8 @@ def initialise(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None)
     untrained = set() if earlier is None else never_trained(earlier)
     for source, weights in _sources(config, earlier):
         for name, value in weights:
-            refused = name in untrained and (name.startswith("speak.") or not _declared(name, config))
+            needed = STAGES[config.stage].hears or not name.startswith(("listen.", "emotion."))
+            refused = name in untrained and needed and (name.startswith("speak.") or not _declared(name, config))
             if name not in wanted or (refused and source == _name_of(earlier)):
                 left_over.append(name)
                 continue

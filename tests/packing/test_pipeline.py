@@ -282,7 +282,7 @@ def test_sound_that_is_no_number_names_the_file_and_line_of_its_record(value, co
     data = batches(tmp_path, recipe, batch_size=12, steps=1)
     (bad,) = data[0].bad
     assert bad.code == "not_finite"
-    assert bad.message.startswith(f"{tmp_path}/spoken.jsonl:3: spoken2: 2_0.wav: ")
+    assert bad.message.startswith(f"{tmp_path}/spoken.jsonl:3: spoken2: turn 1: 2_0.wav: ")
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def train(corpus, workdir, steps, processes):
 def told(workdir):
     """What a run says of its data: figures of every step, the list, and what it remembers."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    names = ("step", "bad_records", "turns", "dialogues", "think_explicit", "fill_tokens")
+    names = ("step", "bad_records", "turns", "dialogues", "quarantined_turns", "think_explicit", "fill_tokens")
     listed = [json.loads(line) for line in (workdir / "quarantine.jsonl").read_text().splitlines()]
     state = read_metadata(workdir / "checkpoints")[1]["data_state"]
     bad = sorted((record["source"], record["id"], record["code"]) for record in listed)
@@ -79,3 +79,4 @@ def test_two_processes_count_what_one_counts_and_go_on_counting(corpus, tmp_path
     assert [line | {"fill_tokens": 0} for line in one[0]] == [line | {"fill_tokens": 0} for line in two[0]]
     assert one[1] == [("train", f"d{number}", "silent") for number in (2, 5, 6)]
     assert [line["bad_records"] for line in one[0]][-1] == 3
+    assert sum(line["quarantined_turns"] for line in one[0]) >= 4  # two turns of d5, and d2 and d6 have one
