@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -105,6 +106,8 @@ def _join() -> None:
                 f"IEAT_PROCESS_ID={settings['process_id']}: processes are counted from 0 to IEAT_NUM_PROCESSES - 1 = "
                 f"{settings['num_processes'] - 1}"
             )
+        if settings["process_id"] == 0:
+            _check_port(settings["coordinator_address"])
     elif not any(os.environ.get(name) for name in CLUSTER_VARIABLES):
         return
     watch = threading.Thread(target=_say_that_it_waits, args=(there,), daemon=True)
@@ -121,6 +124,20 @@ def _join() -> None:
     finally:
         there.set()
         watch.join()
+
+
+def _check_port(address: str) -> None:
+    """End where the port that process 0 listens on is taken: JAX's service may crash of it in C++."""
+    with contextlib.suppress(ValueError), socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", int(address.rpartition(":")[2])))
+        except OSError as error:
+            _say(
+                f"error: process 0 cannot join the others at {address} ({error.strerror}); is the port in use, by an "
+                "earlier attempt perhaps?"
+            )
+            end(FAILED)
 
 
 def _number(name: str, *, least: int, otherwise: int | None = None) -> int:

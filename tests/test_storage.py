@@ -65,7 +65,8 @@ def test_every_flag_that_names_a_file_or_folder_reads_a_path():
         "train": {"--config"}, "compile_check": {"--config", "--topology"}, "generate": {"--audio", "--text"},
         "evaluate": {"report --runs", "report --title"},
         "prepare": {
-            "check --stage", "shapes --config", "responses --llm", "responses --system-text", "import --option", "speak --command",
+            "check --stage", "responses --llm", "responses --system-text", "import --option", "speak --command",
+            "shapes --config",
             *(f"{command} {flag}" for command in ("responses", "attribute")
               for flag in ("--llm", "--model", "--key-variable", "--extra")),
         },
