@@ -105,7 +105,8 @@ def told_pieces(text: str, sentences: Sequence[str], language: str) -> tuple[str
     """The words of a turn and what is told besides them in brackets, as the pieces that become tokens one by one."""
     if not sentences:
         return (text,)
-    return (text, *BRACKETS[:1], *joined(sentences, language), *BRACKETS[1:])
+    opening, closing = BRACKETS
+    return (text, opening, *joined(sentences, language), closing)
 
 
 def joined(sentences: Sequence[str], language: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ class Mixture:
         for number, indices in enumerate(records):
             keys = np.stack([np.full_like(indices, number), indices], axis=1)
             parts.append(
-                grain.MapDataset.source(_Rows(keys)).seed(seed + number).shuffle().repeat(ENDLESS // len(keys))
+                grain.MapDataset.source(keys).seed(seed + number).shuffle().repeat(ENDLESS // len(keys))
             )
         self._mixed = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, weights=list(weights))
         self.epoch = sum(map(len, records))  # examples
@@ -32,19 +32,6 @@ class Mixture:
     def keys(self, first: int, last: int) -> np.ndarray:
         """(source, record) of the examples `first` to `last` - 1: [n, 2]."""
         return np.stack([self._mixed[index] for index in range(first, last)])
-
-
-class _Rows:
-    """An array as a source of Grain's."""
-
-    def __init__(self, rows: np.ndarray):
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.rows[index]
 
 
 def balanced(records: Sequence[Record], balance: float) -> np.ndarray:

@@ -36,7 +36,7 @@ class Step:
 
 
 class HostRows(grain.MapDataset):
-    """The rows of one host of every global batch, in order: element i stands for row number rows(i)."""
+    """The rows of one host of every global batch, in order."""
 
     def __init__(self, parent: grain.MapDataset, batch_size: int, host: int, hosts: int):
         super().__init__(parent)

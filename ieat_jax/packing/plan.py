@@ -18,7 +18,7 @@ import numpy as np
 
 from ieat_jax.data.chance import Pick, uniform
 from ieat_jax.data.injection import choose_modes
-from ieat_jax.packing.account import COLUMNS
+from ieat_jax.packing.account import COLUMNS, MODES
 from ieat_jax.packing.best_fit import best_fit_decreasing
 from ieat_jax.packing.mixture import Mixture
 from ieat_jax.packing.sizes import BUDGETS, SLOTS, TOLD, TurnSizes, room, turn_sizes
@@ -95,12 +95,12 @@ class Plan:
         self.windows = -(-mixture.epoch // spec.window)  # of an epoch
         self._starts = [position.before]  # of the rows of the windows from position.window on
         self._lock = threading.RLock()
-        self._window = functools.lru_cache(maxsize=64)(self.window)
+        self.window = functools.lru_cache(maxsize=64)(self._planned)  # by its number
 
     def row(self, index: int) -> tuple[Piece, ...]:
         """The pieces of a row."""
         window, first = self._find(index)
-        return self._window(window).rows[index - first]
+        return self.window(window).rows[index - first]
 
     def epoch(self, index: int) -> int:
         """The epoch of a row."""
@@ -110,7 +110,7 @@ class Plan:
         """What the rows `first` to `last` - 1 amount to: (epoch, sums [columns]) of each epoch among them."""
         while first < last:
             number, start = self._find(first)
-            window = self._window(number)
+            window = self.window(number)
             end = min(last - start, len(window.rows))
             yield window.epoch, window.account[first - start : end].sum(axis=0)
             first = start + end
@@ -128,11 +128,11 @@ class Plan:
         with self._lock:
             while index >= self._starts[-1]:
                 number = self.position.window + len(self._starts) - 1
-                self._starts.append(self._starts[-1] + len(self._window(number).rows))
+                self._starts.append(self._starts[-1] + len(self.window(number).rows))
             place = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self.position.window + place, self._starts[place]
 
-    def window(self, number: int) -> Window:
+    def _planned(self, number: int) -> Window:
         """Plan the window `number`."""
         epoch, part = divmod(number, self.windows)
         first, last = (epoch * self.mixture.epoch + self.mixture.epoch * k // self.windows for k in (part, part + 1))
@@ -200,7 +200,8 @@ class _Turns:
             for whole, part in zip(sizes[1:], measured[1:], strict=True):
                 whole[here] = part
             partial = kept.sum(axis=1) < present.sum(axis=1)
-            modes[here] = np.where(thought == 0, 2, np.where(partial, 1, 0))  # as shown: explicit, partial, empty
+            explicit, some, empty = range(len(MODES))  # as shown
+            modes[here] = np.where(thought == 0, empty, np.where(partial, some, explicit))
             broken[here] = table.broken[at[here]]
         assert sizes is not None
         return sizes, modes, broken
@@ -221,7 +222,7 @@ class _Turns:
             size = size + answer[first : last + 1].sum(0)
             counted = np.zeros(len(COLUMNS), np.int64)
             counted[: len(BUDGETS)] = size[: len(BUDGETS)]
-            shown = np.bincount(modes[first : last + 1], minlength=3)
+            shown = np.bincount(modes[first : last + 1], minlength=len(MODES))
             counted[len(BUDGETS) :] = [0, not begun, last - first + 1, first - context, 0, *shown]
             begun = True
             yield Piece(int(self.examples[number]), source, record, context, first, last), size, counted

@@ -125,8 +125,9 @@ class RowMaker:
             DataError: the storage of a recording fails, or its sound changed since it was measured.
         """
         made, bad = [], []
+        epoch = self.plan.epoch(index)
         for piece in self.plan.row(index):
-            turns, fault = self._piece(piece, self.plan.epoch(index))
+            turns, fault = self._piece(piece, epoch)
             bad += [] if fault is None else [fault]
             if any(turn.supervised for turn in turns):
                 made.append((piece, turns))

@@ -13,11 +13,11 @@ import numpy as np
 from ieat_jax.audio.logmel import FRAMES_PER_SECOND
 from ieat_jax.config.recipes import load_config, typed
 from ieat_jax.config.sections import RunConfig, Shapes
-from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.errors import UserError
 from ieat_jax.objectives.stages import make_objective
 from ieat_jax.packing.account import COLUMNS, fills
 from ieat_jax.packing.pipeline import make_plan
+from ieat_jax.packing.plan import Plan
 from ieat_jax.packing.propose import epoch_sums, propose
 from ieat_jax.packing.sizes import BUDGETS
 from ieat_jax.packing.spec import RowSpec
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     plan = make_plan(parts.sources, spec, parts.quarantine)
     shapes = propose(plan, arguments.tokens or config.data.shapes.tokens)
     other = dataclasses.replace(spec, shapes=shapes)
-    planned = make_plan(parts.sources, other, Quarantine(1.0))
+    planned = Plan(plan.mixture, plan.tables, other)
     for line in table(config, (spec, epoch_sums(plan)), (other, epoch_sums(planned))):
         print(line)
     return 0

