@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import soundfile
 
-from ieat_jax.evaluation.report.charts import spectrogram
+from ieat_jax.pages.sound import spectrogram
 
 INK, QUIET, TRUNK, UP_TO_ITSELF, ACCENT, PAPER = "#1c2430", "#566071", "#1d5fd0", "#7fa8ee", "#c04a00", "#ffffff"
 

@@ -15,7 +15,7 @@ PACKAGE = "ieat_jax"
 # floor may use one another in one direction. `ieat_jax` is the package itself: what stands in its __init__.py.
 FLOORS = (
     ("errors", "ranges", "storage", "version", "cli", "progress", "processes"),
-    ("audio", "text", "model"),
+    ("audio", "text", "model", "pages"),
     ("codecs", "config", "costs"),
     ("data",),
     ("importers",),

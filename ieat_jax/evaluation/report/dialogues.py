@@ -1,8 +1,6 @@
 """Dialogue by dialogue: what was heard, thought and said, with players and spectrograms."""
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +8,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from ieat_jax.evaluation.report.charts import spectrogram
 from ieat_jax.evaluation.report.folder import ScoredRun
+from ieat_jax.pages.sound import player
 
 MAX_SECONDS = 300  # of sound inside the page
 RATES = (8000, 192_000)
@@ -29,14 +27,7 @@ def _player(path: Path, label: str) -> str:
             waveform = np.nan_to_num(file.read(dtype="float32", always_2d=True).mean(axis=1))
     except (soundfile.SoundFileError, OSError, ValueError):
         return _missing(label, path, "cannot be read")
-    buffer = io.BytesIO()
-    soundfile.write(buffer, waveform, rate, format="FLAC", subtype="PCM_16")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (
-        f'<audio controls preload="none" aria-label="{html.escape(label)}" '
-        f'src="data:audio/flac;base64,{data}"></audio>'
-        f"{spectrogram(waveform, f'spectrogram: {label}', sample_rate=rate)}"
-    )
+    return player(waveform, label, sample_rate=rate)
 
 
 def _missing(label: str, path: Path, what: str) -> str:

@@ -9,8 +9,8 @@ from ieat_jax.evaluation.measure import Chart, Measure
 from ieat_jax.evaluation.report.charts import interval_chart, line_chart
 from ieat_jax.evaluation.report.dialogues import dialogues
 from ieat_jax.evaluation.report.folder import ReportError, ScoredRun
-from ieat_jax.evaluation.report.html import page
 from ieat_jax.evaluation.report.table import comparison, interval_at, measured_rows, value_at
+from ieat_jax.pages.frame import page
 
 
 def _chart_section(runs: Sequence[ScoredRun], chart: Chart) -> str:

@@ -1,4 +1,4 @@
-"""The report's page: style sheet and frame, light and dark, nothing loaded from a network."""
+"""The frame of a page: style sheet and frame, light and dark, nothing loaded from a network."""
 
 import html
 

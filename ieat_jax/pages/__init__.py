@@ -1,0 +1,1 @@
+"""HTML pages that one opens without a network: their frame, and sound in them."""
