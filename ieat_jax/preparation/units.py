@@ -1,13 +1,6 @@
 """Offline speech units: a codec trained on the replies of a corpus, and records with the units of their replies."""
 
-import json
-import multiprocessing
-import os
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +13,11 @@ from ieat_jax.codecs.source_filter import MELS, analyse
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, with_units
 from ieat_jax.errors import UserError
+from ieat_jax.preparation.files import Journal, work_on
 from ieat_jax.progress import Progress, counted
-from ieat_jax.storage import local_path
 
 MAX_SECONDS = 60.0  # of one reply
 HELD_OUT = 8  # clips that tell how well a codec does
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class UnitError(UserError):
@@ -134,60 +126,16 @@ def encode_files(
     Whatever goes wrong with one file, its process included, is a result like another. `journal`: a file that keeps what
     was encoded, so that work that was cut off is not done again.
     """
-    done = _Journal(journal, codec, root) if journal is not None else None
-    known = {} if done is None else done.read(files)
-    jobs = [(file, str(root)) for file in files if file not in known]
-    workers = min(workers or os.cpu_count() or 1, -(-len(jobs) // 8))
-    if workers <= 1:
-        _load(str(codec))
-        found = map(_encode, jobs)
-    else:
-        found = _encode_in_processes(jobs, codec, workers)
-    for file in files:
-        if file in known:
-            yield file, known[file]
-            continue
-        encoded, result = next(found)
-        if done is not None and not isinstance(result, AudioError):
-            done.note(encoded, result)
-        yield encoded, result
-
-
-def _encode_in_processes(
-    jobs: Sequence[tuple[str, str]], codec: Path, workers: int
-) -> Iterator[tuple[str, np.ndarray | AudioError]]:
-    part = 512 * workers  # so that a large corpus is not queued as a whole
-    start = 0
-    while start < len(jobs):
-        with _processes(codec, workers) as pool:
-            try:
-                while start < len(jobs):
-                    for result in pool.map(_encode, jobs[start : start + part], chunksize=8):
-                        yield result
-                        start += 1
-                return
-            except BrokenProcessPool:
-                pass
-        # A process was killed: by one of the files that follow. Each is tried on its own, until it is found.
-        for job in jobs[start : start + 8 * workers]:
-            start += 1
-            with _processes(codec, 1) as pool:
-                try:
-                    yield pool.submit(_encode, job).result()
-                except BrokenProcessPool:
-                    yield job[0], AudioError("crashed", job[0], "the process that encoded it died")
-                    break
-
-
-@contextmanager
-def _processes(codec: Path, workers: int) -> Iterator[ProcessPoolExecutor]:
-    # Spawned, not forked: the caller may run threads that a fork would leave in a broken state.
-    context = multiprocessing.get_context("spawn")
-    with (
-        _one_thread_each(),
-        ProcessPoolExecutor(workers, mp_context=context, initializer=_load, initargs=(str(codec),)) as pool,
-    ):
-        yield pool
+    return work_on(
+        files,
+        root,
+        _encode,
+        setup=(_load, (str(codec),)),
+        workers=workers,
+        journal=None if journal is None else Journal(journal, root, load_codec(codec).identity()),
+        plain=np.ndarray.tolist,
+        again=lambda ids: np.asarray(ids, np.int32),
+    )
 
 
 _codec: UnitCodec | None = None
@@ -206,66 +154,6 @@ def _encode(job: tuple[str, str]) -> tuple[str, np.ndarray | AudioError]:
         return file, error
     except Exception as error:  # a codec's, of which one file must not end the work on all
         return file, AudioError("not_encoded", file, f"cannot be encoded ({type(error).__name__}: {error})")
-
-
-class _Journal:
-    """A file of what was encoded: a line for each audio file, which counts while the file and the codec are those."""
-
-    def __init__(self, path: Path, codec: Path, root: Path):
-        self.path, self.root = local_path(path, "units"), root
-        self.identity = load_codec(codec).identity()
-
-    def read(self, files: Iterable[str]) -> dict[str, np.ndarray]:
-        """The units that are known already."""
-        if not self.path.is_file():
-            return {}
-        lines, wanted = {}, set(files)
-        for line in self.path.read_bytes().splitlines():
-            mark, _, text = line.partition(b" ")
-            if mark != _mark(text):  # the last line may be cut off, and any may be damaged
-                continue
-            entry = json.loads(text)
-            if (entry["codec"], entry["root"]) == (self.identity, str(self.root)) and entry["file"] in wanted:
-                lines[entry["file"]] = entry
-        return {
-            file: np.asarray(entry["units"], np.int32)
-            for file, entry in lines.items()
-            if entry["state"] == self._state(file)
-        }
-
-    def note(self, file: str, units: np.ndarray) -> None:
-        """Add one."""
-        entry = {"file": file, "root": str(self.root), "state": self._state(file), "codec": self.identity}
-        entry["units"] = units.tolist()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(entry).encode()
-        with self.path.open("ab") as out:
-            out.write(_mark(text) + b" " + text + b"\n")
-
-    def _state(self, file: str) -> list[int]:
-        with suppress(OSError):
-            status = (self.root / file).stat()
-            return [status.st_size, status.st_mtime_ns]
-        return []
-
-
-def _mark(text: bytes) -> bytes:
-    return b"%08x" % zlib.crc32(text)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes started inside use one thread for linear algebra: they share the cores already."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
 
 
 def add_units(

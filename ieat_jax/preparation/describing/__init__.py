@@ -1,0 +1,1 @@
+"""How clips sound, as their signals show: pitch, loudness, speed and pauses in words."""
