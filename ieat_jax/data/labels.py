@@ -98,6 +98,8 @@ _SOURCE_SPELLINGS = {
 }
 _BRACKETS = re.compile(r"<\|(.*)\|>|<(.*)>|\[(.*)\]|\((.*)\)|\"(.*)\"|'(.*)'")
 _PARTS = re.compile(r"[/|,;+&、]")
+_CHINESE = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
+_KANA = re.compile(r"[\u3040-\u30ff]")
 _TAG = re.compile(r"([a-z]{2,3})( [a-z0-9]{1,8})*")
 
 
@@ -168,6 +170,11 @@ def canonical_language(raw: str | None) -> str | None:
         first = tag[1] if tag and tag[1] not in _UNKNOWN_SPELLINGS else None
         found = _LANGUAGE_OF.get(text) or _LANGUAGE_OF.get(first, first)
     return found
+
+
+def language_of_script(text: str) -> str:
+    """The language of words of which nobody says it: 'ja', 'zh' or 'en', by their script."""
+    return "ja" if _KANA.search(text) else "zh" if _CHINESE.search(text) else "en"
 
 
 def canonical_source(raw: str | None) -> str | None:

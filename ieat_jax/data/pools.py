@@ -34,7 +34,7 @@ POOLS = {
             "I will reply in a {style} tone.",
             "I choose a {style} tone.",
         ),
-        "events": ("There is {events}.", "The user makes the sound of {events}."),
+        "events": ("There is {events}.", "One can hear {events}."),
     },
     "zh": {
         "perceive": (
@@ -52,7 +52,7 @@ POOLS = {
         "steady": ("情绪一直是{emotion}。", "情绪还是{emotion}。"),
         "cause": ("这是因为“{cause}”。", "原因是“{cause}”。", "起因是“{cause}”。"),
         "plan": ("我应该用{style}的语气回答。", "我要用{style}的语气回应。", "我选择{style}的语气。"),
-        "events": ("可以听到{events}。", "用户发出{events}。"),
+        "events": ("可以听到{events}。", "听得到{events}。"),
     },
 }
 SEGMENT_OF = {

@@ -2,8 +2,9 @@
 
 HumDial's keys are read and kept as they are; ours stand in `ieat` on a turn and `ieat_meta` on the dialogue:
 
-    turn.ieat      emotion {label, intensity, source, raw}, tone, events [..], cause {text, evidence [{turn_id, quote}],
-                   source}, think {text} or {template}, response {emotion, units}, translation
+    turn.ieat      emotion {label, intensity, source, raw}, tone, tone_source, events [..], events_source, cause {text,
+                   evidence [{turn_id, quote}], source}, think {text} or {template}, response {emotion, units},
+                   translation
     ieat_meta      language, kind, speaker, codec (identity of the codec whose units these are)
 
 An absent key means "not annotated", null "annotated as unknown"; both are None here and survive a round trip.
@@ -29,6 +30,7 @@ from ieat_jax.data.labels import (
     canonical_language,
     canonical_source,
     canonical_style,
+    language_of_script,
     says_unknown,
 )
 from ieat_jax.data.quarantine import Quarantine
@@ -39,8 +41,6 @@ __all__ = ["Cause", "Record", "RecordError", "Turn", "iter_records", "parse_reco
 FATAL = ("outside_root",)
 MAX_UNIT = 2**31 - 1
 _EVENT = re.compile(r"\[([^\[\]]{1,40})\]")
-_CHINESE = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
-_KANA = re.compile(r"[\u3040-\u30ff]")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -76,6 +76,8 @@ class Turn:
     emotion_source: str | None = None  # gold, human, model:NAME
     think_template: str | None = None  # thinking with {emotion} and the like to be filled in
     strange: tuple[tuple[str, str], ...] = ()  # (field, label) that nobody understands: 'emotion', 'style', 'intensity'
+    tone_source: str | None = None  # as emotion_source, or signal:NAME
+    events_source: str | None = None
 
     @property
     def raw(self) -> dict:
@@ -262,7 +264,7 @@ class _Parser:
         return Record(
             dialogue_id=dialogue_id,
             turns=turns,
-            language=language or _language_of(" ".join(turn.text for turn in turns)),
+            language=language or language_of_script(" ".join(turn.text for turn in turns)),
             kind=_kind(self.get(meta, "kind", str, "ieat_meta.")),
             speaker=self.get(meta, "speaker", str, "ieat_meta."),
             codec=codec,
@@ -320,6 +322,8 @@ class _Parser:
             packed=self.packed(value if units is None else _without_units(value)),
             emotion_source=canonical_source(self.get(emotion, "source", str, inside + "emotion.")),
             strange=tuple(strange),
+            tone_source=canonical_source(self.get(ours, "tone_source", str, inside)),
+            events_source=canonical_source(self.get(ours, "events_source", str, inside)),
         )
 
     def _either(self, value: dict, key: str, where: str) -> str | None:
@@ -382,11 +386,6 @@ def _label(raw: str | None, name: str, canonical: Callable[[str], str | None], s
 def _unless_blank(text: str | None) -> str:
     """A text of blanks is none: it can be neither read nor answered with."""
     return text if text and text.strip() else ""
-
-
-def _language_of(text: str) -> str:
-    """Of words without a language: by their script."""
-    return "ja" if _KANA.search(text) else "zh" if _CHINESE.search(text) else "en"
 
 
 def _kind(raw: str | None) -> str | None:

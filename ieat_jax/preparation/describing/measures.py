@@ -29,6 +29,8 @@ class Voice:
 
     pitch: float | None  # Hz, median of the voiced frames
     level: float | None  # dB of full scale, of the frames with speech
+    peak: float | None  # dB of full scale
+    effort: float | None  # dB, how strong 1 to 5 kHz are beside what lies below: more when one raises the voice
     rate: float | None  # syllables a second, pauses not counted
     pause: float  # seconds of the longest silence between two stretches of sound
 
@@ -51,12 +53,29 @@ def measure(waveform: np.ndarray) -> Voice:
     )
     voiced = ~np.isnan(pitches)
     speech = decibels > decibels.max() - SPEECH_DB
+    if not rms.any():
+        return Voice(None, None, None, None, None, 0.0)
     return Voice(
         pitch=float(np.median(pitches[voiced])) if voiced.sum() >= VOICED_FRAMES else None,
-        level=float(10 * np.log10(np.mean(np.square(rms[speech])))) if rms.any() else None,
+        level=float(10 * np.log10(np.mean(np.square(rms[speech])))),
+        peak=float(20 * np.log10(np.abs(waveform).max())),
+        effort=_effort(waveform, voiced),
         rate=_rate(decibels, voiced, stretches),
         pause=_longest_pause(stretches),
     )
+
+
+def _effort(waveform: np.ndarray, voiced: np.ndarray) -> float | None:
+    """The alpha ratio of voiced frames, which does not depend on how far away the microphone stood."""
+    import librosa
+
+    if voiced.sum() < VOICED_FRAMES:
+        return None
+    power = np.square(np.abs(librosa.stft(waveform, n_fft=PITCH_WINDOW, hop_length=2 * HOP)))[:, : len(voiced)]
+    mean = power[:, voiced[: power.shape[1]]].mean(axis=1)
+    hertz = librosa.fft_frequencies(sr=SAMPLE_RATE, n_fft=PITCH_WINDOW)
+    low, high = (mean[(hertz >= first) & (hertz < last)].sum() for first, last in ((50, 1000), (1000, 5000)))
+    return float(10 * np.log10(max(high, 1e-12) / max(low, 1e-12)))
 
 
 def _rate(decibels: np.ndarray, voiced: np.ndarray, stretches: np.ndarray) -> float | None:
