@@ -6,6 +6,7 @@
     python -m ieat_jax.prepare tokenizer --records data/demo/*.jsonl --out data/tokenizer
     python -m ieat_jax.prepare check --records data/units/train.jsonl --audio-root data/demo
     python -m ieat_jax.prepare shapes --config configs/mine.py:align
+    python -m ieat_jax.prepare show --config configs/mine.py:align --step 3 --html batch.html
     python -m ieat_jax.prepare import --list
     python -m ieat_jax.prepare import emodb emodb/wav --out data/emodb
     python -m ieat_jax.prepare speak data/reccon/train.jsonl --out data/spoken
@@ -34,6 +35,7 @@ from ieat_jax.preparation import speak
 from ieat_jax.preparation.asking import command as asking
 from ieat_jax.preparation.attribution import command as attribution
 from ieat_jax.preparation.describing import command as describing
+from ieat_jax.showing import command as showing
 
 QUARANTINE_FILE = "quarantine.jsonl"
 JOURNAL_FILE = "encoded.partial.jsonl"
@@ -98,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     shapes = commands.add_parser("shapes", help="the shapes of a row that suit a recipe's data, and what they cost")
     shapes.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="recipe; --config.FIELD=VALUE, too")
     shapes.add_argument("--tokens", type=int, help="tokens of a row (default: those of the recipe)")
+    showing.add_arguments(commands.add_parser("show", help="the batch of a step as a person reads it"))
     return parser
 
 
@@ -364,6 +367,8 @@ def main(argv: list[str] | None = None) -> int:
         from ieat_jax.preparation import shapes  # which brings JAX with it
 
         return shapes.run(arguments, overrides)
+    if arguments.command == "show":
+        return showing.run(arguments, overrides)
     if overrides:
         parser.error(f"unrecognized arguments: {' '.join(overrides)}")
     command = {

@@ -33,6 +33,8 @@ OUTPUTS = [
     ("prepare", ["codec", "--records", "r.jsonl"], "--out", False),
     ("prepare", ["units", "--records", "r.jsonl", "--codec", "c"], "--out", False),
     ("prepare", ["tokenizer", "--records", "r.jsonl"], "--out", False),
+    ("prepare", ["describe", "--records", "r.jsonl"], "--out", True),
+    ("prepare", ["show", "--config", "x.py"], "--html", True),
 ]
 
 
@@ -41,7 +43,7 @@ def outputs(parser):
         if isinstance(action, argparse._SubParsersAction):
             for inner in action.choices.values():
                 yield from outputs(inner)
-        elif set(action.option_strings) & {"--out", "--workdir"}:
+        elif set(action.option_strings) & {"--out", "--html", "--workdir"}:
             yield action
 
 

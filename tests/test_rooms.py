@@ -21,7 +21,7 @@ FLOORS = (
     ("importers",),
     ("objectives", "inference", "runs", "packing"),
     ("interop",),
-    ("training", "preparation"),
+    ("training", "preparation", "showing"),
     ("evaluation",),
     ("prepare", "train", "generate", "evaluate", "export", "compile_check", "ablate", "talk", PACKAGE),
 )

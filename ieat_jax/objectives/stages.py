@@ -167,10 +167,20 @@ def text_losses(
     )
 
 
+def ce_weights(settings: ObjectiveConfig) -> jax.Array:
+    """Weight of every kind of token in `ce`, before its factor: [NUM_KINDS]."""
+    return kind_table(dataclasses.asdict(settings.segment_weights), form=settings.format_weight, response=1.0, end=1.0)
+
+
+def kl_weights(settings: ObjectiveConfig) -> jax.Array:
+    """Weight of every kind of token in `kl` of stage align, before its factor: [NUM_KINDS]."""
+    thought = dict.fromkeys(SEGMENT_KINDS, settings.kl_think)
+    return kind_table(thought, form=settings.kl_think, response=1.0, end=0.0)
+
+
 def text_part(ce: jax.Array, batch: Batch, settings: ObjectiveConfig) -> Parts:
     """CE over thinking and response with its weights per kind, and each segment's own for the log."""
-    table = kind_table(dataclasses.asdict(settings.segment_weights), form=settings.format_weight, response=1.0, end=1.0)
-    parts = {"ce": weighted(ce, look_up(table, batch.target_kind))}
+    parts = {"ce": weighted(ce, look_up(ce_weights(settings), batch.target_kind))}
     said = (batch.target_kind == RESPONSE) | (batch.target_kind == END_OF_TURN)
     return parts | {"ce_response": weighted(ce, said.astype(jnp.float32))} | segment_report(ce, batch.target_kind)
 
@@ -218,9 +228,7 @@ def align_parts(
     ce, kl = text_losses(model, batch, written, teacher, settings)
     parts = text_part(ce, batch, settings) | {"attribute": attribute}
     if teacher is not None:
-        thought = dict.fromkeys(SEGMENT_KINDS, settings.kl_think)
-        table = kind_table(thought, form=settings.kl_think, response=1.0, end=0.0)
-        parts["kl"] = weighted(kl, look_up(table, batch.teacher_kind))
+        parts["kl"] = weighted(kl, look_up(kl_weights(settings), batch.teacher_kind))
         parts["eot"] = weighted(kl, (batch.teacher_kind == END_OF_TURN).astype(jnp.float32))
     return parts, Forward(heard, states, written, teacher)
 

@@ -124,13 +124,7 @@ class RowMaker:
         Raises:
             DataError: the storage of a recording fails, or its sound changed since it was measured.
         """
-        made, bad = [], []
-        epoch = self.plan.epoch(index)
-        for piece in self.plan.row(index):
-            turns, fault = self._piece(piece, epoch)
-            bad += [] if fault is None else [fault]
-            if any(turn.supervised for turn in turns):
-                made.append((piece, turns))
+        made, bad = self.pieces(index)
         batch, kept = self.turns.lay_out([turns for _, turns in made])
         for (piece, turns), count in zip(made, kept, strict=True):
             if count < len(turns):
@@ -140,6 +134,21 @@ class RowMaker:
                     "records were measured: its sound was replaced while the run goes on; start the run again"
                 )
         return Row(batch, tuple(bad))
+
+    def pieces(self, index: int) -> tuple[list[tuple[Piece, list[TurnPlan]]], list[Bad]]:
+        """What the row of a global row index is laid out from, dialogue by dialogue, and what is not whole in it.
+
+        Raises:
+            DataError: the storage of a recording fails.
+        """
+        made, bad = [], []
+        epoch = self.plan.epoch(index)
+        for piece in self.plan.row(index):
+            turns, fault = self._piece(piece, epoch)
+            bad += [] if fault is None else [fault]
+            if any(turn.supervised for turn in turns):
+                made.append((piece, turns))
+        return made, bad
 
     def _piece(self, piece: Piece, epoch: int) -> tuple[list[TurnPlan], Bad | None]:
         """The turns of a piece: without history up to a bad turn, or without a bad turn and what follows it."""

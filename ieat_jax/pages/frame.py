@@ -50,8 +50,8 @@ currentColor; } audio { width: 100%; max-width: 340px; height: 36px; display: bl
 """
 
 
-def page(title: str, lead: str, sections: list[tuple[str, str, str]]) -> str:
-    """One HTML file from (anchor, heading, body) sections; `lead` is HTML."""
+def page(title: str, lead: str, sections: list[tuple[str, str, str]], *, style: str = "") -> str:
+    """One HTML file from (anchor, heading, body) sections; `lead` is HTML, `style` more CSS."""
     links = "".join(f'<a href="#{anchor}">{html.escape(heading)}</a>' for anchor, heading, _ in sections)
     body = "".join(
         f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{html.escape(heading)}</h2>{content}</section>'
@@ -60,6 +60,6 @@ def page(title: str, lead: str, sections: list[tuple[str, str, str]]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body><main><header><h1>{html.escape(title)}</h1>"
+        f"<title>{html.escape(title)}</title><style>{STYLE}{style}</style></head><body><main><header><h1>{html.escape(title)}</h1>"
         f'{lead}<nav aria-label="Sections">{links}</nav></header>{body}</main></body></html>\n'
     )

@@ -100,9 +100,7 @@ def work_on(
         yield done, result
 
 
-def _in_processes(
-    jobs: Sequence[Job], work: Work, setup: Setup | None, workers: int
-) -> Iterator[tuple[str, Any]]:
+def _in_processes(jobs: Sequence[Job], work: Work, setup: Setup | None, workers: int) -> Iterator[tuple[str, Any]]:
     part = 512 * workers  # so that a large corpus is not queued as a whole
     start = 0
     while start < len(jobs):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -14,16 +12,12 @@ from ieat_jax.audio.logmel import FRAMES_PER_SECOND
 from ieat_jax.config.recipes import load_config, typed
 from ieat_jax.config.sections import RunConfig, Shapes
 from ieat_jax.errors import UserError
-from ieat_jax.objectives.stages import make_objective
 from ieat_jax.packing.account import COLUMNS, fills
-from ieat_jax.packing.pipeline import make_plan
 from ieat_jax.packing.plan import Plan
 from ieat_jax.packing.propose import epoch_sums, propose
 from ieat_jax.packing.sizes import BUDGETS
 from ieat_jax.packing.spec import RowSpec
-from ieat_jax.text.chat import ChatFormat
-from ieat_jax.training.rows import make_row_spec
-from ieat_jax.training.setup import gather
+from ieat_jax.training.planned import plan_recipe
 
 
 def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -35,13 +29,8 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> int:
     if arguments.tokens is not None and arguments.tokens < 1:
         raise UserError(f"--tokens {arguments.tokens}: a row holds at least 1")
     config = typed(load_config(arguments.config, overrides))
-    make_objective(config)
-    with tempfile.TemporaryDirectory() as folder:
-        parts = gather(config, Path(folder), None, resuming=False)
-    chat = ChatFormat.from_config(parts.tokenizer, config.chat)
-    unit_end = None if parts.codec is None else parts.codec.end_id
-    spec = make_row_spec(config, config.model.listen, chat, unit_end=unit_end)
-    plan = make_plan(parts.sources, spec, parts.quarantine)
+    read = plan_recipe(config)
+    spec, plan = read.spec, read.plan
     shapes = propose(plan, arguments.tokens or config.data.shapes.tokens)
     other = dataclasses.replace(spec, shapes=shapes)
     planned = Plan(plan.mixture, plan.tables, other)

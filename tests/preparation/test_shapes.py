@@ -60,7 +60,8 @@ def test_what_is_proposed_fills_rows(stage, corpus, capsys):
     [
         (["--tokens", "0"], r"--tokens 0: a row holds at least 1"),
         (["--config.data.shapes.token=3"], r"token"),
-        (["--config.data.shapes.tokens=20"], r"records are bad.*alone needs up to \d+ tokens"),
+        (["--config.data.shapes.tokens=80"], r"records are bad.*alone needs up to \d+ tokens"),
+        (["--config.data.shapes.tokens=20"], r"no dialogue fits into a row.*needs 56 tokens"),
     ],
 )
 def test_what_cannot_be_used_is_a_sentence(arguments, told, corpus):

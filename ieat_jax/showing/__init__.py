@@ -1,0 +1,1 @@
+"""`prepare show`: a batch as a person reads it."""
