@@ -26,6 +26,7 @@ STYLE = """
 .turn { border-top: 1px solid var(--rule); padding: .9rem 0 .2rem; } .turn h4 { margin: 0 0 .5rem; font-size: 1rem; }
 .context { border-left: 3px solid var(--rule); padding-left: .8rem; }
 .sides { display: grid; grid-template-columns: 1fr 1fr; gap: .4rem 1.4rem; }
+.sides > :only-child { grid-column: 1 / -1; }
 .sides > *, .turn p { min-width: 0; overflow-wrap: anywhere; } .text { white-space: pre-wrap; overflow-wrap: anywhere;
 max-width: none; margin: .2rem 0 .7rem; line-height: 1.9; }
 .seg { background: color-mix(in srgb, var(--tone) calc(var(--w) * 32%), transparent); border-bottom: 2px solid
@@ -72,8 +73,8 @@ def _legend(view: View, most: float) -> str:
     order = sorted(found.values(), key=lambda span: list(TONES).index(span.kind))
     listed = "".join(f"<li>{_marked(span, most, span.kind)}</li>" for span in order)
     return (
-        '<p class="quiet">Underlined words are learned; the darker, the more they weigh. What is grey is read, and '
-        f'nothing is learned from it.</p><ul class="legend kinds">{listed}</ul>'
+        '<p class="quiet">Underlined words are learned; the stronger their colour, the more they weigh. What is '
+        f'grey is read, and nothing is learned from it.</p><ul class="legend kinds">{listed}</ul>'
     )
 
 
