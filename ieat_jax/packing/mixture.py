@@ -23,9 +23,7 @@ class Mixture:
         parts = []
         for number, indices in enumerate(records):
             keys = np.stack([np.full_like(indices, number), indices], axis=1)
-            parts.append(
-                grain.MapDataset.source(keys).seed(seed + number).shuffle().repeat(ENDLESS // len(keys))
-            )
+            parts.append(grain.MapDataset.source(keys).seed(seed + number).shuffle().repeat(ENDLESS // len(keys)))
         self._mixed = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, weights=list(weights))
         self.epoch = sum(map(len, records))  # examples
 
