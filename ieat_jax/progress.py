@@ -33,19 +33,21 @@ class Progress:
         *,
         part: tuple[int, int] | None = None,
         every: float = 5.0,
+        patient: bool = False,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """`part`: (which, of how many), from 1. `stream`: None = stderr."""
+        """`part`: (which, of how many), from 1. `patient`: silent for `every` seconds. `stream`: None = stderr."""
         self._what = what if part is None else f"[{part[0]}/{part[1]}] {what}"
         self._total, self._clock = total, clock
         self._stream = sys.stderr if stream is None else stream
         self._over = self._stream.isatty()
+        self._patience = every if patient else 0.0
         self._every = 0.2 if self._over else every
         self._count, self._began, self._shown, self._width = 0, clock(), clock(), 0
 
     def __enter__(self) -> "Progress":
-        if self._total != 0:
+        if self._total != 0 and not self._patience:
             self._show(self._what if self._total in (None, 1) else f"{self._what}: {self._total} to do")
         return self
 
@@ -53,9 +55,10 @@ class Progress:
         """`count` more are done."""
         self._count += count
         now = self._clock()
-        if not self._count or self._count == self._total or now - self._shown < self._every:
+        took = now - self._began
+        if not self._count or self._count == self._total or now - self._shown < self._every or took < self._patience:
             return
-        self._shown, took = now, now - self._began
+        self._shown = now
         if self._total is None:
             self._show(f"{self._what}: {self._count} in {in_words(took)} so far")
         elif self._count < self._total:
@@ -66,6 +69,8 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         took = self._clock() - self._began
+        if took < self._patience:
+            return
         if kind in (None, GeneratorExit) and (self._over or took >= self._every):
             self._show(f"{self._what}: {'done' if self._total == 1 else self._count} in {in_words(took)}")
         if self._over:

@@ -13,7 +13,7 @@ from ieat_jax.config.defaults import get_defaults
 from ieat_jax.config.recipes import fields, set_field, typed
 from ieat_jax.data.batch import Batch
 from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.data.sources.jsonl import open_sources
+from ieat_jax.data.sources.open import open_sources
 from ieat_jax.model.partition import split
 from ieat_jax.model.unified import build_model
 from ieat_jax.objectives.losses import total

@@ -25,7 +25,7 @@ from ieat_jax.codecs.load import load_codec
 from ieat_jax.config.recipes import load_config, load_function, typed
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import read_records
-from ieat_jax.data.sources.jsonl import fingerprint, open_sources
+from ieat_jax.data.sources.open import open_sources
 from ieat_jax.errors import UserError
 from ieat_jax.evaluation.items import read_items
 from ieat_jax.evaluation.report.folder import read_scored
@@ -98,7 +98,7 @@ def read_llm(folder):
 
 def read_corpus(folder):
     sources = open_sources(typed(recipe(folder, "write")).data.sources, Quarantine(0.0))
-    return [fingerprint(source) for source in sources]
+    return [source.identity() for source in sources]
 
 
 def write_recipe(folder):

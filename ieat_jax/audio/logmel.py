@@ -1,6 +1,7 @@
 """Whisper's log-mel spectrogram in numpy, for windows of any length."""
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -45,11 +46,11 @@ def clip_log_mel(waveform: np.ndarray, *, num_mels: int, window_seconds: float) 
     return log_mel(waveform, num_mels=num_mels, window_seconds=window_seconds)[:frames].copy()
 
 
-def clip_frames(samples: int, *, window_seconds: float) -> int:
-    """How many frames of a window hold any sound of a clip of so many samples."""
+def clip_frames(samples: Any, *, window_seconds: float) -> Any:
+    """How many frames of a window hold any sound of a clip of so many samples: of a number, or of an array of them."""
     size = round(window_seconds * SAMPLE_RATE)
     # A frame reaches N_FFT / 2 samples to both sides of its centre.
-    return min(size // HOP, (min(samples, size) + N_FFT // 2 - 1) // HOP + 1)
+    return np.minimum(size // HOP, (np.minimum(samples, size) + N_FFT // 2 - 1) // HOP + 1)
 
 
 def log_mel(waveform: np.ndarray, *, num_mels: int = 80, window_seconds: float | None = None) -> np.ndarray:

@@ -6,7 +6,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ieat_jax.errors import UserError
 from ieat_jax.storage import without_address
@@ -24,15 +24,15 @@ class RecordError(UserError):
     that of the record, where it could be read.
     """
 
-    def __init__(self, code: str, path: str | Path, line: int, message: str):
+    def __init__(self, code: str, path: str | Path, line: int, message: str, dialogue_id: str | None = None):
         place = f"{path}:{line}" if line else str(path)
         super().__init__(f"{place}: {message} [{code}]")
         self.code, self.path, self.line, self.message = code, str(path), line, message
-        self.dialogue_id: str | None = None
+        self.dialogue_id = dialogue_id
 
-    def __reduce__(self) -> "tuple[type[RecordError], tuple[str, str, int, str]]":
+    def __reduce__(self) -> "tuple[type[RecordError], tuple[str, str, int, str, str | None]]":
         """Errors travel between processes of a worker pool, so they must unpickle."""
-        return type(self), (self.code, self.path, self.line, self.message)
+        return type(self), (self.code, self.path, self.line, self.message, self.dialogue_id)
 
 
 class _Reject(Exception):
@@ -43,8 +43,27 @@ class _Reject(Exception):
         self.code, self.message = code, message
 
 
+class Line(NamedTuple):
+    """A line of a file that is not blank: number from 1, first byte, content; None of one that is too long."""
+
+    number: int
+    begin: int
+    content: bytes | None
+
+
 def read_objects(path: str | Path) -> Iterator[tuple[int, dict | RecordError]]:
     """(line number, object or error) of every line that is not blank, in constant memory.
+
+    Raises:
+        RecordError: the file itself cannot be read (line 0).
+        StorageError: it is in an object store.
+    """
+    for number, _, content in read_lines(path):
+        yield number, object_of_line(path, number, content)
+
+
+def read_lines(path: str | Path) -> Iterator[Line]:
+    """Every line that is not blank, in constant memory.
 
     Lines end at newline bytes only: U+2028 and its like are text.
 
@@ -59,21 +78,19 @@ def read_objects(path: str | Path) -> Iterator[tuple[int, dict | RecordError]]:
             kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
             raise RecordError("not_a_file", path, 0, f"is {kind}; records are read from a JSON-lines file")
         with path.open("rb") as file:
-            number = 0
+            number = end = 0
             head = file.read(HEAD).lstrip()
             if head.count(b"\0") > 1 and not head.startswith(b"{"):  # said once, not for every line
                 raise RecordError("not_text", path, 0, "is no text; records are read from a JSON-lines file in UTF-8")
             file.seek(0)
             while line := file.readline(MAX_LINE_BYTES + 1):
-                number += 1
+                number, begin, end = number + 1, end, end + len(line)
                 too_long = len(line) > MAX_LINE_BYTES
                 while too_long and line and not line.endswith(b"\n"):
                     line = file.readline(MAX_LINE_BYTES + 1)
-                if too_long:
-                    message = f"the line is longer than {MAX_LINE_BYTES} bytes; is every object on a line of its own?"
-                    yield number, RecordError("line_too_long", path, number, message)
-                elif line.strip(b" \t\r\n"):
-                    yield number, object_of_line(path, number, line)
+                    end += len(line)
+                if too_long or line.strip(b" \t\r\n"):
+                    yield Line(number, begin, None if too_long else line)
     except FileNotFoundError as error:
         raise RecordError("missing", path, 0, "no such file") from error
     except RecordError:
@@ -93,8 +110,11 @@ def count_lines(path: Path) -> int:
         return 0
 
 
-def object_of_line(path: Path, number: int, line: bytes) -> dict | RecordError:
+def object_of_line(path: str | Path, number: int, line: bytes | None) -> dict | RecordError:
     """The object that a line holds, or the error that says what is wrong with it; `path` and `number` are for that."""
+    if line is None:
+        message = f"the line is longer than {MAX_LINE_BYTES} bytes; is every object on a line of its own?"
+        return RecordError("line_too_long", path, number, message)
     try:
         return parse_object(line)
     except _Reject as reject:

@@ -173,8 +173,13 @@ def canonical_language(raw: str | None) -> str | None:
 
 
 def language_of_script(text: str) -> str:
-    """The language of words of which nobody says it: 'ja', 'zh' or 'en', by their script."""
+    """The language of words that nobody named one for, by their script."""
     return "ja" if _KANA.search(text) else "zh" if _CHINESE.search(text) else "en"
+
+
+def canonical_kind(raw: str | None) -> str | None:
+    """A kind of record, however its words are parted."""
+    return None if raw is None else re.sub(r"[\s_-]+", "_", raw.strip().lower())
 
 
 def canonical_source(raw: str | None) -> str | None:

@@ -22,17 +22,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ieat_jax.audio.codec import IDENTITY_FIELDS
-from ieat_jax.data import keys
-from ieat_jax.data.jsonl import RecordError, check_object, kind_of, read_objects
-from ieat_jax.data.labels import (
-    canonical_emotion,
-    canonical_intensity,
-    canonical_language,
-    canonical_source,
-    canonical_style,
-    language_of_script,
-    says_unknown,
-)
+from ieat_jax.data import keys, labels
+from ieat_jax.data.jsonl import Line, RecordError, check_object, kind_of, object_of_line, read_lines
 from ieat_jax.data.quarantine import Quarantine
 
 __all__ = ["Cause", "Record", "RecordError", "Turn", "iter_records", "parse_record", "read_records", "to_json"]
@@ -131,27 +122,39 @@ def read_records(path: str | Path, *, quarantine: Quarantine | None = None) -> l
 
 
 def iter_records(path: str | Path) -> Iterator[tuple[int, Record | RecordError]]:
-    """Yield (line number, record or error) of every line; the second record of a dialogue_id is an error.
+    """As `iter_lines`, with the number of each line in its place."""
+    for line, record in iter_lines(path):
+        yield line.number, record
+
+
+def iter_lines(path: str | Path) -> Iterator[tuple[Line, Record | RecordError]]:
+    """Every line with its record or error; the second record of a dialogue_id is an error.
 
     Raises:
-        RecordError: the file is missing or cannot be read as lines.
+        RecordError: the file cannot be read as lines.
     """
     lines: dict[str, int] = {}
-    for number, value in read_objects(path):
-        if isinstance(value, RecordError):
-            yield number, value
-            continue
-        try:
-            record = _Parser(path, number).record(value)
-            first = lines.setdefault(record.dialogue_id, number)
-            if first != number:
-                message = f"dialogue_id {record.dialogue_id!r} stands in line {first} already"
-                raise RecordError("duplicate_id", path, number, message)
-        except RecordError as error:
-            error.dialogue_id = value["dialogue_id"] if isinstance(value.get("dialogue_id"), str) else None
-            yield number, error
-        else:
-            yield number, record
+    for line in read_lines(path):
+        found = parse_line(line.content, path=path, number=line.number)
+        if isinstance(found, Record):
+            name, first = found.dialogue_id, lines.setdefault(found.dialogue_id, line.number)
+            if first != line.number:
+                message = f"dialogue_id {name!r} stands in line {first} already"
+                found = RecordError("duplicate_id", path, line.number, message, name)
+        yield line, found
+
+
+def parse_line(content: bytes | None, *, path: str | Path, number: int) -> Record | RecordError:
+    """The record of one line (None: one that is too long), or what is wrong with it; the others are for the message."""
+    value = object_of_line(path, number, content)
+    if isinstance(value, RecordError):
+        return value
+    try:
+        return _Parser(path, number).record(value)
+    except RecordError as error:
+        name = value.get("dialogue_id")
+        error.dialogue_id = name if isinstance(name, str) else None
+        return error
 
 
 def parse_record(value: dict, *, path: str | Path = "record", line: int = 0) -> Record:
@@ -252,7 +255,7 @@ class _Parser:
                     self.fail("no_such_turn", f"turn {turn.turn_id}: evidence in turn {turn_id} of {len(turns)}")
         meta = self.get(value, "ieat_meta", dict, "") or {}
         strange: list[tuple[str, str]] = []
-        language = _label(self.get(meta, "language", str, "ieat_meta."), "language", canonical_language, strange)
+        language = _label(self.get(meta, "language", str, "ieat_meta."), "language", labels.canonical_language, strange)
         codec = self.get(meta, "codec", dict, "ieat_meta.")
         spoken = any(turn.units is not None for turn in turns)
         if codec is None and spoken:
@@ -264,8 +267,8 @@ class _Parser:
         return Record(
             dialogue_id=dialogue_id,
             turns=turns,
-            language=language or language_of_script(" ".join(turn.text for turn in turns)),
-            kind=_kind(self.get(meta, "kind", str, "ieat_meta.")),
+            language=language or labels.language_of_script(" ".join(turn.text for turn in turns)),
+            kind=labels.canonical_kind(self.get(meta, "kind", str, "ieat_meta.")),
             speaker=self.get(meta, "speaker", str, "ieat_meta."),
             codec=codec,
             packed=self.packed(value | {"turns": None}),
@@ -306,24 +309,24 @@ class _Parser:
         return Turn(
             turn_id=turn_id,
             text=text,
-            emotion=_label(label, "emotion", canonical_emotion, strange),
+            emotion=_label(label, "emotion", labels.canonical_emotion, strange),
             raw_emotion=self.get(emotion, "raw", str, inside + "emotion.") or raw_emotion,
-            intensity=_label(intensity, "intensity", canonical_intensity, strange),
+            intensity=_label(intensity, "intensity", labels.canonical_intensity, strange),
             tone=self.get(ours, "tone", str, inside) or None,
             events=tuple(_EVENT.findall(text)) if events is None else self.strings(events, inside + "events"),
             audio=self.audio_path(value, "split_audio_file", where),
             response_text=_unless_blank(self.get(value, "response_text", str, where)),
             response_audio=self.audio_path(value, "response_audio", where),
-            response_emotion=_label(style, "style", canonical_style, strange),
+            response_emotion=_label(style, "style", labels.canonical_style, strange),
             cause=self.cause(self.get(ours, "cause", dict, inside), inside + "cause."),
             think_text=self.get(think, "text", str, inside + "think.") or None,
             think_template=self.get(think, "template", str, inside + "think.") or None,
             units=None if units is None else self.units(units, inside + "response.units"),
             packed=self.packed(value if units is None else _without_units(value)),
-            emotion_source=canonical_source(self.get(emotion, "source", str, inside + "emotion.")),
+            emotion_source=labels.canonical_source(self.get(emotion, "source", str, inside + "emotion.")),
             strange=tuple(strange),
-            tone_source=canonical_source(self.get(ours, "tone_source", str, inside)),
-            events_source=canonical_source(self.get(ours, "events_source", str, inside)),
+            tone_source=labels.canonical_source(self.get(ours, "tone_source", str, inside)),
+            events_source=labels.canonical_source(self.get(ours, "events_source", str, inside)),
         )
 
     def _either(self, value: dict, key: str, where: str) -> str | None:
@@ -354,7 +357,7 @@ class _Parser:
         text = self.get(value, "text", str, where)
         if not text or not text.strip():
             return None
-        return Cause(text, tuple(evidence), canonical_source(self.get(value, "source", str, where)))
+        return Cause(text, tuple(evidence), labels.canonical_source(self.get(value, "source", str, where)))
 
     def audio_path(self, value: dict, key: str, where: str) -> str | None:
         path = self.get(value, key, str, where)
@@ -378,7 +381,7 @@ def _label(raw: str | None, name: str, canonical: Callable[[str], str | None], s
     if raw is None:
         return None
     label = canonical(raw)
-    if label is None and not says_unknown(raw):
+    if label is None and not labels.says_unknown(raw):
         strange.append((name, raw))
     return label
 
@@ -386,10 +389,6 @@ def _label(raw: str | None, name: str, canonical: Callable[[str], str | None], s
 def _unless_blank(text: str | None) -> str:
     """A text of blanks is none: it can be neither read nor answered with."""
     return text if text and text.strip() else ""
-
-
-def _kind(raw: str | None) -> str | None:
-    return None if raw is None else re.sub(r"[\s_-]+", "_", raw.strip().lower())
 
 
 def _without_units(value: dict) -> dict:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ieat_jax.data.keys import Unread
 from ieat_jax.data.labels import EMOTIONS, INTENSITIES, STYLES
@@ -55,19 +56,18 @@ class Labels:
         """One per field of which something is not understood: "3 of 9 turns carry an emotion nobody understands"."""
         return [self._sentence(name) for name, found in self.strange.items() if found]
 
+    def report(self) -> dict[str, Any]:
+        """What there is to be told, as JSON holds it: [field, not understood, of how many, sentence], and of keys."""
+        counts = ((name, found.total(), self.given[name]) for name, found in self.strange.items() if found)
+        return {"labels": [[*each, self._sentence(each[0])] for each in counts], "keys": self.unread.sentences()}
+
     def check(self, max_share: float, where: object) -> None:
         """Refuse what is too much.
 
         Raises:
             LabelError: more than `max_share` of those that carry a field carry one that nobody understands.
         """
-        for name, found in self.strange.items():
-            if found.total() > max_share * self.given[name]:
-                raise LabelError(
-                    f"{where}: {self._sentence(name)}, more than the accepted share of {max_share:g}. Understood are "
-                    f"{', '.join(_FIELDS[name][2])} and their usual spellings (ieat_jax/data/labels.py): write those, "
-                    "or null where it is unknown"
-                )
+        told_of_report(self.report(), max_share, where)
 
     def _sentence(self, name: str) -> str:
         label, carriers, _ = _FIELDS[name]
@@ -86,5 +86,20 @@ def told_of(records: Iterable[Record], max_share: float, where: object) -> list[
     labels = Labels()
     for record in records:
         labels.add(record)
-    labels.check(max_share, where)
-    return [f"{sentence}; they count as unknown" for sentence in labels.sentences()] + labels.unread.sentences()
+    return told_of_report(labels.report(), max_share, where)
+
+
+def told_of_report(report: Mapping[str, Any], max_share: float, where: object) -> list[str]:
+    """The same, of a `Labels.report` that was kept.
+
+    Raises:
+        LabelError: as above.
+    """
+    for name, count, given, sentence in report["labels"]:
+        if count > max_share * given:
+            raise LabelError(
+                f"{where}: {sentence}, more than the accepted share of {max_share:g}. Understood are "
+                f"{', '.join(_FIELDS[name][2])} and their usual spellings (ieat_jax/data/labels.py): write those, "
+                "or null where it is unknown"
+            )
+    return [f"{sentence}; they count as unknown" for *_, sentence in report["labels"]] + report["keys"]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import grain
 import numpy as np
 
-from ieat_jax.data.records import Record
-
 ENDLESS = 1 << 46  # examples, more than any run asks for
+MOST_TIMES = 20  # that a record comes up in an epoch
 
 
 class Mixture:
@@ -20,24 +18,29 @@ class Mixture:
     """
 
     def __init__(self, records: Sequence[np.ndarray], weights: Sequence[float], seed: int):
-        parts = []
-        for number, indices in enumerate(records):
-            keys = np.stack([np.full_like(indices, number), indices], axis=1)
-            parts.append(grain.MapDataset.source(keys).seed(seed + number).shuffle().repeat(ENDLESS // len(keys)))
+        self._records = list(records)
+        parts = [_endless(number, len(indices), seed + number) for number, indices in enumerate(records)]
         self._mixed = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, weights=list(weights))
         self.epoch = sum(map(len, records))  # examples
 
     def keys(self, first: int, last: int) -> np.ndarray:
         """(source, record) of the examples `first` to `last` - 1: [n, 2]."""
-        return np.stack([self._mixed[index] for index in range(first, last)])
+        drawn = (self._mixed[index] for index in range(first, last))
+        return np.array([(source, self._records[source][place]) for source, place in drawn], np.int64)
 
 
-def balanced(records: Sequence[Record], balance: float) -> np.ndarray:
+def _endless(source: int, count: int, seed: int) -> grain.MapDataset:
+    """(source, place) of its records, shuffled anew in every epoch; nothing is held in memory."""
+    shuffled = grain.MapDataset.range(count).seed(seed).shuffle()
+    return shuffled.map(lambda place: (source, place)).repeat(ENDLESS // count)
+
+
+def balanced(emotions: np.ndarray, balance: float) -> np.ndarray:
     """How often each record comes up in an epoch: (records of the most frequent emotion / of its own) ** balance.
 
-    A dialogue counts for the emotion of its last turn; rounded, and at most 20.
+    `emotions` [n]: of the last turn of each, as numbers of at least -1 (unknown). Rounded, and at most 20.
     """
-    labels = [record.turns[-1].emotion for record in records]
-    counts = Counter(labels)
-    most = max(counts.values())
-    return np.array([min(round((most / counts[label]) ** balance), 20) for label in labels], np.int64)
+    counts = np.bincount(emotions.astype(np.int64) + 1)
+    most = int(counts.max())
+    times = [min(round((most / int(count)) ** balance), MOST_TIMES) if count else 0 for count in counts]
+    return np.array(times, np.int64)[emotions.astype(np.int64) + 1]

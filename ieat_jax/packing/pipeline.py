@@ -18,7 +18,8 @@ import numpy as np
 
 from ieat_jax.data.batch import Batch, stack
 from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.data.sources.jsonl import DataError, Source
+from ieat_jax.data.sources.source import Source
+from ieat_jax.data.sources.store import DataError
 from ieat_jax.packing.mixture import Mixture, balanced
 from ieat_jax.packing.plan import Plan, Position
 from ieat_jax.packing.rows import Bad, Row, RowMaker
@@ -63,12 +64,15 @@ def make_plan(
     """
     tables, usable = [], []
     for source in sources:
-        if not source.records:
+        if not len(source):
             raise DataError(f"{source.name}: holds no usable record")
         table = make_tables(source, spec, quarantine)
-        repeats = balanced([source.records[index] for index in table.usable], spec.balance)
         tables.append(table)
-        usable.append(np.repeat(table.usable, repeats))
+        if spec.balance:
+            repeats = balanced(source.index["emotion"][table.usable], spec.balance)
+            usable.append(np.repeat(table.usable, repeats))
+        else:
+            usable.append(table.usable)
     mixture = Mixture(usable, [source.weight for source in sources], spec.seed)
     return Plan(mixture, tables, spec, position)
 

@@ -11,7 +11,8 @@ from ieat_jax.config.sections import Shapes
 from ieat_jax.packing.account import COLUMNS
 from ieat_jax.packing.plan import Plan
 from ieat_jax.packing.sizes import BUDGETS
-from ieat_jax.packing.tables import largest_sizes
+from ieat_jax.packing.spec import RowSpec
+from ieat_jax.packing.tables import Tables, chunks, largest_sizes
 
 SLACK = 1.08  # of all sizes but the tokens: where several budgets are as tight, dialogues fit one another worse
 STEPS = {"clips": 1, "answers": 1, "groups": 32}  # multiples that sizes come in; sequences in those of a kernel's block
@@ -29,7 +30,7 @@ def propose(plan: Plan, tokens: int) -> Shapes:
     At least what the largest turn needs by itself; budgets that the plan does not have stay absent.
     """
     shapes, sums = plan.spec.shapes, epoch_sums(plan)
-    largest = np.max([largest_sizes(table, plan.spec)[~table.broken].max(axis=0) for table in plan.tables], axis=0)
+    largest = np.max([_largest(table, plan.spec) for table in plan.tables], axis=0)
     demand = dict(zip(COLUMNS, sums.tolist(), strict=True))
     sizes = {}
     for number, name in enumerate(BUDGETS):
@@ -41,3 +42,8 @@ def propose(plan: Plan, tokens: int) -> Shapes:
         sizes[name] = math.ceil(wanted / step) * step
     sizes["answers"] = max(sizes["answers"], sizes.get("clips", 0))  # a row of turns that hold a clip each
     return dataclasses.replace(shapes, **sizes)
+
+
+def _largest(tables: Tables, spec: RowSpec) -> np.ndarray:
+    """What the largest turn takes of every budget."""
+    return np.max([largest_sizes(tables, spec, at).max(axis=0, initial=0) for at in chunks(tables)], axis=0)

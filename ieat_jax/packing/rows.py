@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ieat_jax.audio.files import AudioError, read_audio
+from ieat_jax.audio.files import AudioError
 from ieat_jax.audio.logmel import clip_log_mel
 from ieat_jax.data.arrays import Clip
 from ieat_jax.data.batch import Batch
@@ -17,10 +17,14 @@ from ieat_jax.data.labels import EMOTIONS, STYLES
 from ieat_jax.data.layout import LayoutError, TurnPlan, lay_out
 from ieat_jax.data.memory import ArrayMemory
 from ieat_jax.data.records import Record, Turn
-from ieat_jax.data.sources.jsonl import DataError, Source
+from ieat_jax.data.sources.retry import retried
+from ieat_jax.data.sources.source import Source
+from ieat_jax.data.sources.store import DataError
 from ieat_jax.packing.plan import Piece, Plan, choices, picker
 from ieat_jax.packing.spec import RowSpec
-from ieat_jax.packing.tables import THINKING_MODES, place, retried
+from ieat_jax.packing.tables import THINKING_MODES
+
+Hear = Callable[[int], np.ndarray]  # turn of a record, from 0 -> log-mel of its clip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +52,8 @@ class TurnMaker:
 
     def __init__(self, spec: RowSpec):
         self.spec = spec
-        self._mel = ArrayMemory(self._load_mel)  # decoding is not free
 
-    def turn(self, record: Record, index: int, root: Path, example: int, *, supervised: bool = True) -> TurnPlan:
+    def turn(self, record: Record, index: int, hear: Hear, example: int, *, supervised: bool = True) -> TurnPlan:
         """One turn of a record as example `example` has it.
 
         Raises:
@@ -71,7 +74,7 @@ class TurnMaker:
         told = told_pieces(turn.text, known, record.language)
         units = turn.units if spec.options.speech and turn.units is not None and len(turn.units) else None
         return TurnPlan(
-            clip=self._clip(turn, record, root, supervised) if spec.user == "audio" else None,
+            clip=self._clip(turn, record, hear, supervised) if spec.user == "audio" else None,
             text=told,
             teacher_text=told,
             thinking=thought,
@@ -81,9 +84,9 @@ class TurnMaker:
             supervised=supervised,
         )
 
-    def dialogue(self, record: Record, root: Path, example: int) -> list[TurnPlan]:
+    def dialogue(self, record: Record, hear: Hear, example: int) -> list[TurnPlan]:
         """All turns of a record."""
-        return [self.turn(record, index, root, example) for index in range(len(record.turns))]
+        return [self.turn(record, index, hear, example) for index in range(len(record.turns))]
 
     def lay_out(self, dialogues: Sequence[Sequence[TurnPlan]]) -> tuple[Batch, list[int]]:
         """As `layout.lay_out`: the row, and how many turns of each dialogue are in it."""
@@ -99,16 +102,16 @@ class TurnMaker:
             stride=spec.stride,
         )
 
-    def _clip(self, turn: Turn, record: Record, root: Path, supervised: bool) -> Clip:
+    def mel(self, waveform: np.ndarray) -> np.ndarray:
+        """The log-mel of a clip, as `turn` hears it."""
+        return clip_log_mel(waveform, num_mels=self.spec.num_mels, window_seconds=self.spec.clip_seconds)
+
+    def _clip(self, turn: Turn, record: Record, hear: Hear, supervised: bool) -> Clip:
         if turn.audio is None:
             raise LayoutError("no_audio", f"{record.dialogue_id}: turn {turn.turn_id} has no split_audio_file")
-        mel = retried(lambda: self._mel(turn.audio, root), f"{record.dialogue_id}: turn {turn.turn_id}")
+        mel = retried(lambda: hear(turn.turn_id - 1), f"{record.dialogue_id}: turn {turn.turn_id}")
         emotion = EMOTIONS.index(turn.emotion) if supervised and turn.emotion in EMOTIONS else -1
         return Clip(mel, self.spec.clip_positions(len(mel)), emotion, self.spec.clip_slot(len(mel)))
-
-    def _load_mel(self, audio: str, root: Path) -> np.ndarray:
-        waveform = read_audio(audio, max_seconds=self.spec.clip_seconds, root=root)
-        return clip_log_mel(waveform, num_mels=self.spec.num_mels, window_seconds=self.spec.clip_seconds)
 
 
 class RowMaker:
@@ -117,6 +120,7 @@ class RowMaker:
     def __init__(self, sources: Sequence[Source], spec: RowSpec, plan: Plan):
         self.sources, self.plan = sources, plan
         self.turns = TurnMaker(spec)
+        self._mel = ArrayMemory(self._load_mel)  # decoding is not free
 
     def __call__(self, index: int) -> Row:
         """The row of a global row index.
@@ -130,7 +134,7 @@ class RowMaker:
             if count < len(turns):
                 source = self.sources[piece.source]
                 raise DataError(
-                    f"{source.name}: {source.records[piece.record].dialogue_id} takes more of a row than when the "
+                    f"{source.place(piece.record)} takes more of a row than when the "
                     "records were measured: its sound was replaced while the run goes on; start the run again"
                 )
         return Row(batch, tuple(bad))
@@ -153,16 +157,17 @@ class RowMaker:
     def _piece(self, piece: Piece, epoch: int) -> tuple[list[TurnPlan], Bad | None]:
         """The turns of a piece: without history up to a bad turn, or without a bad turn and what follows it."""
         source = self.sources[piece.source]
-        record = source.records[piece.record]
+        record = source.record(piece.record)
+        hear = functools.partial(self._mel, piece.source, piece.record)
         turns: list[TurnPlan] = []
         fault = None
         for index in range(piece.context, piece.last + 1):
             supervised = index >= piece.first
             try:
-                turn = self.turns.turn(record, index, source.audio_root, piece.example, supervised=supervised)
+                turn = self.turns.turn(record, index, hear, piece.example, supervised=supervised)
             except AudioError as error:
                 lost = piece.last + 1 - index if supervised else 0
-                message = f"{place(source, record)}: turn {index + 1}: {error}"
+                message = f"{source.place(piece.record)}: turn {index + 1}: {error}"
                 if lost > 1:
                     message += f"; turns {index + 1} to {piece.last + 1} are left out"
                 fault = Bad(source.key, record.dialogue_id, error.code, message, epoch, lost)
@@ -172,3 +177,6 @@ class RowMaker:
             else:
                 turns.append(turn)
         return turns, fault
+
+    def _load_mel(self, source: int, record: int, turn: int) -> np.ndarray:
+        return self.turns.mel(self.sources[source].waveform(record, turn, self.turns.spec.clip_seconds))

@@ -2,74 +2,78 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
-from ieat_jax.audio.files import AudioError, count_samples
+from ieat_jax.audio.files import SAMPLE_RATE, AudioError
 from ieat_jax.audio.logmel import clip_frames
-from ieat_jax.data.injection import BRACKETS, INJECTION_MODES, joined, thinking_wordings, told_wordings
+from ieat_jax.data.injection import BRACKETS, INJECTION_MODES
 from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.data.records import Record, Turn
-from ieat_jax.data.sources.jsonl import DataError, Source
+from ieat_jax.data.sources.index import Index
+from ieat_jax.data.sources.retry import PASSING, retried
+from ieat_jax.data.sources.source import Source
+from ieat_jax.data.sources.store import ArrayStore, DataError
+from ieat_jax.packing.counts import open_counts
 from ieat_jax.packing.sizes import BUDGETS, SLOTS, TOLD, Counts, room, turn_sizes
 from ieat_jax.packing.spec import RowSpec
 
-WORDINGS = 3  # most paraphrases of a sentence
 THINKING_MODES = tuple(INJECTION_MODES.index(name) for name in ("explicit", "partial"))
-PAUSES = (0.1, 1.0, 5.0)  # seconds before a read that failed is tried again
-PASSING = ("unreadable",)  # codes of faults that may pass: of the storage, not of the file
+CHUNK = 1 << 16  # turns that are looked at together
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """What the clips of a source take of a row: [n] turns, of their lengths."""
+
+    samples: np.ndarray  # [n], as in an index; of readers of text nothing is asked
+    seconds: float  # window of a clip
+    positions: np.ndarray  # [frames + 1] of the LLM, by frames; all 0 for a reader of text
+    slots: np.ndarray  # [frames + 1] frames in a window that clips share, by frames
+
+    def __call__(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(positions, slots) of turns."""
+        samples = self.samples[at]
+        frames = np.where(samples > 0, clip_frames(np.maximum(samples, 1), window_seconds=self.seconds), 0)
+        return self.positions[frames], self.slots[frames]
 
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
-    """Counts of all turns of a source: record i has the turns offsets[i] to offsets[i + 1]."""
+    """Counts of all turns of a source: record i has the turns offsets[i] to offsets[i + 1].
 
-    offsets: np.ndarray  # [records + 1]
-    text: np.ndarray  # [n] tokens
-    reply: np.ndarray  # [n] tokens
-    positions: np.ndarray  # [n] of the clip; 0 for a reader of text
-    units: np.ndarray  # [n]
-    slots: np.ndarray  # [n] frames of the clip in a window that clips share
-    sentences: np.ndarray  # [n, slots, wordings, 2] tokens as first and as later sentence; 0 = absent
+    Of all that is large, only the places on disk are in memory, or travel to another process.
+    """
+
+    index: Index
+    stored: ArrayStore  # see `counts.py`
+    clips: Clips
     broken: np.ndarray  # [n] turns that cannot be trained
     usable: np.ndarray  # records with a turn that can be
 
+    @property
+    def offsets(self) -> np.ndarray:
+        """Where the turns of the records begin: [records + 1]."""
+        return self.index["offsets"]
+
+    @property
+    def sentences(self) -> np.ndarray:
+        """Tokens as first and as later sentence, 0 = absent: [n, slots, wordings, 2]."""
+        return self.stored["sentences"]
+
+    def __len__(self) -> int:
+        """How many turns."""
+        return len(self.broken)
+
     def counts(self, at: np.ndarray, thought: np.ndarray, told: np.ndarray) -> Counts:
         """Counts of the turns `at`, with the tokens of the sentences that were drawn for them."""
-        return Counts(self.text[at], told, thought, self.reply[at], self.positions[at], self.units[at], self.slots[at])
-
-
-def place(source: Source, record: Record) -> str:
-    """Where a record stands, for messages: file, line, id."""
-    return f"{source.name}:{record.line}: {record.dialogue_id}"
-
-
-def retried(read: Callable[[], Any], what: str) -> Any:
-    """The result of a read, tried again where its storage fails for a moment.
-
-    Raises:
-        AudioError: the file itself is bad.
-        DataError: the storage fails again and again; names what was to be read.
-    """
-    for pause in (*PAUSES, None):
-        try:
-            return read()
-        except AudioError as error:
-            if error.code not in PASSING:
-                raise
-            if pause is None:
-                raise DataError(
-                    f"{what}: {error}; {len(PAUSES) + 1} tries failed. The run ends here, since leaving out what "
-                    "another try can read would give other batches; start the same command again to go on"
-                ) from error
-            time.sleep(pause)
-    raise AssertionError("the last try raises")
+        text, reply, units = self.stored["text"][at], self.stored["reply"][at], self.index["units"][at]
+        positions, slots = self.clips(at)
+        return Counts(*(each.astype(np.int64) for each in (text, told, thought, reply, positions, units, slots)))
 
 
 def make_tables(source: Source, spec: RowSpec, quarantine: Quarantine) -> Tables:
@@ -79,34 +83,19 @@ def make_tables(source: Source, spec: RowSpec, quarantine: Quarantine) -> Tables
         DataError: no turn of the source can be used, or its storage fails.
         QuarantineError: too many records are bad.
     """
-    count = functools.lru_cache(1 << 16)(lambda text: len(spec.chat.tokenizer.encode(text)))
-    lengths = [len(record.turns) for record in source.records]
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    text, reply, positions, units, slots = (np.zeros(offsets[-1], np.int64) for _ in range(5))
-    sentences = np.zeros((offsets[-1], len(SLOTS), WORDINGS, 2), np.int32)
-    broken = np.zeros(offsets[-1], bool)
-    for number, record in enumerate(source.records):
-        for index, turn in enumerate(record.turns):
-            at = int(offsets[number]) + index
-            text[at], reply[at] = count(turn.text), count(turn.response_text)
-            units[at] = 0 if turn.units is None else len(turn.units)
-            _count_sentences(sentences[at], record, index, spec, count)
-            if spec.user == "audio" and turn.audio is not None:
-                try:
-                    frames = _frames(turn.audio, source, spec, f"{place(source, record)}: turn {turn.turn_id}")
-                    positions[at], slots[at] = spec.clip_positions(frames), spec.clip_slot(frames)
-                except AudioError as error:
-                    broken[at] = True
-                    quarantine.note(record.dialogue_id, error.code, f"{place(source, record)}: {error}", source.key)
-            for code, message in _lacks(turn, spec):
-                broken[at] = True
-                quarantine.note(record.dialogue_id, code, f"{place(source, record)}: {message}", source.key)
-    tables = Tables(offsets, text, reply, positions, units, slots, sentences, broken, np.arange(0))
+    index = source.index
+    clips = _clips(source, spec)
+    broken = np.zeros(len(clips.samples), bool)
+    bad = _unheard(clips, spec)
+    for at in np.flatnonzero(bad | ~index["answered"]):
+        _note_lacking(source, spec, quarantine, int(at), unheard=bool(bad[at]))
+        broken[at] = True
+    tables = Tables(index, open_counts(source, spec), clips, broken, np.arange(0))
     _note_long(tables, source, spec, quarantine)
     quarantine.check()
-    usable = np.flatnonzero(np.add.reduceat(~broken, offsets[:-1]) > 0) if len(broken) else np.arange(0)
+    usable = np.flatnonzero(np.add.reduceat(~broken, tables.offsets[:-1]) > 0) if len(broken) else np.arange(0)
     if not len(usable):
-        raise DataError(f"{source.name}: none of its {len(source.records)} records can be used; see the quarantine")
+        raise DataError(f"{source.name}: none of its {len(source)} records can be used; see the quarantine")
     return dataclasses.replace(tables, usable=usable)
 
 
@@ -132,61 +121,105 @@ def segments_shown(spec: RowSpec) -> np.ndarray:
     return np.array([spec.chat.thinks and name in spec.injection.segments for name in SLOTS[: -len(TOLD)]])
 
 
-def _count_sentences(out: np.ndarray, record: Record, index: int, spec: RowSpec, count: Callable[[str], int]) -> None:
-    found: dict[str, Sequence[str]] = {}
-    if spec.chat.thinks:
-        found |= thinking_wordings(record, index)
-    if spec.privileged:
-        found |= {f"told_{name}": wordings for name, wordings in told_wordings(record, index).items()}
-    for slot, wordings in found.items():
-        language = record.language if slot.startswith("told_") else ""
-        for number, sentence in enumerate(wordings):
-            _, later = joined((sentence, sentence), language)
-            out[SLOTS.index(slot), number] = count(sentence), count(later)
+def largest_sizes(tables: Tables, spec: RowSpec, at: np.ndarray | None = None) -> np.ndarray:
+    """What turns take of every budget alone in a row, with the most that may be drawn for them: [n, budgets + 1].
 
-
-def _frames(audio: str, source: Source, spec: RowSpec, what: str) -> int:
-    def read() -> int:
-        return count_samples(audio, max_seconds=spec.clip_seconds, root=source.audio_root)
-
-    return clip_frames(retried(read, what), window_seconds=spec.clip_seconds)
-
-
-def _lacks(turn: Turn, spec: RowSpec) -> Iterable[tuple[str, str]]:
-    if not turn.response_text:
-        yield "no_response", f"turn {turn.turn_id} has no response_text"
-    elif spec.user == "audio" and turn.audio is None:
-        yield "no_audio", f"turn {turn.turn_id} has no split_audio_file"
-
-
-def largest_sizes(tables: Tables, spec: RowSpec) -> np.ndarray:
-    """What each turn takes of every budget alone in a row, with the most that may be drawn for it: [n, budgets + 1]."""
-    most = tables.sentences.max(axis=(2, 3), initial=0)
+    `at`: the turns; None = all.
+    """
+    at = np.arange(len(tables)) if at is None else at
+    most = tables.stored["most"][at]
     told = most[:, -len(TOLD) :].sum(axis=1)
     told = told + (told > 0) * brackets(spec)
     thought = (most[:, : -len(TOLD)] * segments_shown(spec)).sum(axis=1)
     if spec.injection.mode not in ("schedule", "explicit", "partial"):
         thought = np.zeros_like(thought)
-    largest = np.zeros((len(told), len(BUDGETS) + 1), np.int64)
+    largest = np.zeros((len(at), len(BUDGETS) + 1), np.int64)
     for shown in (thought, np.zeros_like(thought)):
-        sizes = turn_sizes(tables.counts(np.arange(len(told)), shown, told), spec)
+        sizes = turn_sizes(tables.counts(at, shown, told), spec)
         largest = np.maximum(largest, sizes.opening + sizes.user + sizes.answer)
     return largest
 
 
+def chunks(tables: Tables) -> Iterator[np.ndarray]:
+    """The turns that can be trained, a part at a time."""
+    for first in range(0, len(tables), CHUNK):
+        yield first + np.flatnonzero(~tables.broken[first : first + CHUNK])
+
+
+def _clips(source: Source, spec: RowSpec) -> Clips:
+    """What clips take; where storage failed when a clip was measured, it is measured now."""
+    samples, faults = source.index["samples"], source.index.facts["faults"]
+    hears = spec.user == "audio"
+    passing = [-1 - number for number, code in enumerate(faults) if code in PASSING]
+    if hears and passing:
+        samples = np.array(samples)
+        for at in np.flatnonzero(np.isin(samples, passing)):
+            number, turn = _turn(source, int(at))
+            with contextlib.suppress(AudioError):  # which is noted with the others
+                samples[at] = retried(
+                    functools.partial(source.samples, number, turn, spec.clip_seconds),
+                    f"{source.place(number)}: turn {turn + 1}",
+                )
+    of = [
+        (spec.clip_positions(frames), spec.clip_slot(frames)) if frames else (0, 0) for frames in range(spec.frames + 1)
+    ]
+    positions, slots = np.array(of, np.int64).T if hears else np.zeros((2, spec.frames + 1), np.int64)
+    return Clips(samples, spec.clip_seconds, positions, slots)
+
+
+def _unheard(clips: Clips, spec: RowSpec) -> np.ndarray:
+    """Which turns have no clip that can be heard: [n]."""
+    if spec.user != "audio":
+        return np.zeros(len(clips.samples), bool)
+    return (clips.samples <= 0) | (clips.samples > spec.clip_seconds * SAMPLE_RATE)
+
+
+def _turn(source: Source, at: int) -> tuple[int, int]:
+    """(record, turn of it from 0) of a turn of the source."""
+    offsets = source.index["offsets"]
+    number = int(np.searchsorted(offsets, at, side="right")) - 1
+    return number, at - int(offsets[number])
+
+
+def _note_lacking(source: Source, spec: RowSpec, quarantine: Quarantine, at: int, *, unheard: bool) -> None:
+    """Note a turn that lacks what is trained of it."""
+    number, turn = _turn(source, at)
+    record, place = source.record(number), source.place(number)
+    found = record.turns[turn]
+    if unheard and found.audio is not None:
+        what = f"{place}: turn {turn + 1}"
+        try:
+            retried(functools.partial(source.samples, number, turn, spec.clip_seconds), what)
+        except AudioError as error:
+            quarantine.note(record.dialogue_id, error.code, f"{place}: {error}", source.key)
+        else:
+            if source.index["samples"][at] <= 0:
+                raise DataError(f"{what}: {found.audio} was changed while the run began; start the run again")
+            message = f"{place}: {found.audio}: longer than {spec.clip_seconds:g} s, by a part of a sample [too_long]"
+            quarantine.note(record.dialogue_id, "too_long", message, source.key)
+    if not found.response_text:
+        message = f"{place}: turn {turn + 1} has no response_text"
+        quarantine.note(record.dialogue_id, "no_response", message, source.key)
+    elif unheard and found.audio is None:
+        message = f"{place}: turn {turn + 1} has no split_audio_file"
+        quarantine.note(record.dialogue_id, "no_audio", message, source.key)
+
+
 def _note_long(tables: Tables, source: Source, spec: RowSpec, quarantine: Quarantine) -> None:
     """Set aside the turns that are larger than a row by themselves."""
-    largest, limits = largest_sizes(tables, spec), room(spec)
-    count: Counter[int] = Counter()
-    for turn_at in np.flatnonzero((largest > limits).any(axis=1) & ~tables.broken):
-        count[int(np.searchsorted(tables.offsets, turn_at, side="right")) - 1] += 1
-    for turn_at, column in zip(*np.nonzero((largest > limits) & ~tables.broken[:, None]), strict=True):
-        number = int(np.searchsorted(tables.offsets, turn_at, side="right")) - 1
-        record, turn = source.records[number], turn_at - tables.offsets[number]
+    limits = room(spec)
+    long: dict[int, np.ndarray] = {}
+    for part in chunks(tables):
+        sizes = largest_sizes(tables, spec, part)
+        long |= {int(part[row]): sizes[row] for row in np.flatnonzero((sizes > limits).any(axis=1))}
+    count = Counter(_turn(source, at)[0] for at in long)
+    for at, largest in long.items():
+        number, turn = _turn(source, at)
+        column = int(np.flatnonzero(largest > limits)[0])
         message = (
-            f"{place(source, record)}: turn {turn + 1} alone needs up to {largest[turn_at, column]} {BUDGETS[column]}, "
+            f"{source.place(number)}: turn {turn + 1} alone needs up to {largest[column]} {BUDGETS[column]}, "
             f"config.data.shapes.{BUDGETS[column]} is {limits[column]}; raise it"
             + (f" ({count[number]} of its turns are as long)" if count[number] > 1 else "")
         )
-        quarantine.note(record.dialogue_id, "too_long", message, source.key)
-        tables.broken[turn_at] = True
+        quarantine.note(source.record(number).dialogue_id, "too_long", message, source.key)
+        tables.broken[at] = True

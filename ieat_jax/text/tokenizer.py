@@ -8,9 +8,11 @@ end their turn.
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
 import json
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -278,6 +280,14 @@ def load_tokenizer(path: str | Path, rename: Mapping[str, str] | None = None) ->
         return tokenizer.renamed(rename) if rename else tokenizer
     except TokenizerError as error:
         raise TokenizerError(f"{file}: {error}") from error
+
+
+def tokenizer_digest(tokenizer: TextTokenizer) -> str:
+    """Return what tells tokenizers of other content apart."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(folder)
+        content = b"".join(file.read_bytes() for file in sorted(Path(folder).iterdir()))
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

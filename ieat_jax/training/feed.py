@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from ieat_jax.config.sections import DataConfig
 from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.data.sources.jsonl import Source
+from ieat_jax.data.sources.source import Source
 from ieat_jax.packing.account import COLUMNS, Account, waste
 from ieat_jax.packing.pipeline import Step, make_batches, make_plan, prefetched
 from ieat_jax.packing.plan import Plan, Position

@@ -16,7 +16,6 @@ from ieat_jax.audio.logmel import FRAMES_PER_SECOND
 from ieat_jax.config.recipes import as_plain, stored
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.data.batch import Batch
-from ieat_jax.data.sources.jsonl import fingerprints
 from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.partition import split
 from ieat_jax.model.sharding import make_mesh
@@ -107,7 +106,7 @@ def _train(
     metadata = {
         "config": as_plain(config),
         "order": ORDER,
-        "data": fingerprints(config.data.sources, parts.sources),
+        "data": {source.key: source.identity() for source in parts.sources},
         "codec": None if codec is None else codec.identity(),
     }
     with preemption.interruptible():

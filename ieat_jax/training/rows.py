@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from ieat_jax.audio.codec import check_identity
-from ieat_jax.audio.files import AudioError
+from ieat_jax.audio.files import AudioError, read_audio
 from ieat_jax.config.sections import RunConfig, Shapes
 from ieat_jax.data.arrays import Clip
 from ieat_jax.data.batch import Batch, padding_like, stack
 from ieat_jax.data.layout import LayoutError, LayoutOptions, TurnPlan
 from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.data.records import read_records
+from ieat_jax.data.records import Record, read_records
 from ieat_jax.errors import ConfigError
 from ieat_jax.model.config import ListenConfig
 from ieat_jax.model.listen import adapter_length, adapter_stride, slot_length
@@ -120,8 +120,13 @@ def evaluation_batches(run: Run, records: Path, audio_root: Path | None, *, batc
     for number, record in enumerate(read_records(records, quarantine=quarantine)):
         if identity is not None and record.codec is not None:
             check_identity(record.codec, identity, where=f"{records}: {record.dialogue_id}")
+
+        def hear(turn: int, record: Record = record) -> np.ndarray:
+            waveform = read_audio(record.turns[turn].audio or "", max_seconds=spec.clip_seconds, root=root)
+            return maker.mel(waveform)
+
         try:
-            rows.append(maker.lay_out([maker.dialogue(record, root, number)])[0])
+            rows.append(maker.lay_out([maker.dialogue(record, hear, number)])[0])
         except (AudioError, LayoutError):
             continue
         if len(rows) == batch_size:

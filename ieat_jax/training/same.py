@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ import jax
 from ieat_jax import processes
 from ieat_jax.config.recipes import as_plain
 from ieat_jax.config.sections import RunConfig
-from ieat_jax.data.sources.jsonl import sample
+from ieat_jax.data.sources.sound import sample
 from ieat_jax.runs.folder import CHECKPOINTS
-from ieat_jax.text.tokenizer import TextTokenizer
+from ieat_jax.text.tokenizer import tokenizer_digest
 from ieat_jax.training.resume import TrainError
 from ieat_jax.training.setup import Ingredients
 from ieat_jax.version import __version__
@@ -105,7 +104,7 @@ def material(parts: Ingredients, metadata: Mapping[str, Any], begun: tuple[int, 
     """
     init, earlier = parts.config.init, parts.earlier
     facts = {f"data {name}": found for name, found in metadata["data"].items()}
-    facts |= {"codec": metadata["codec"], "tokenizer": _tokenizer(parts.tokenizer), "first step": 0}
+    facts |= {"codec": metadata["codec"], "tokenizer": tokenizer_digest(parts.tokenizer), "first step": 0}
     if begun is not None:
         facts |= {"first step": begun[0], "checkpoint": _digest(json.dumps(begun[1], sort_keys=True).encode())}
     if earlier is not None:
@@ -120,12 +119,6 @@ def _files(spec: str) -> list[Path]:
     """The files of weights that are given by a folder or by KIND:PATH; of a package, its version is known."""
     path = Path(spec) if Path(spec).exists() else Path(spec.partition(":")[2])
     return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-
-
-def _tokenizer(tokenizer: TextTokenizer) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save(folder)
-        return _digest(b"".join(file.read_bytes() for file in sorted(Path(folder).iterdir())))
 
 
 def _version(package: str) -> str:

@@ -12,7 +12,8 @@ from ieat_jax.audio.codec import UnitCodec
 from ieat_jax.codecs.load import load_codec
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.data.sources.jsonl import Source, open_sources
+from ieat_jax.data.sources.open import open_sources
+from ieat_jax.data.sources.source import Source
 from ieat_jax.objectives.stages import stage_of
 from ieat_jax.runs.folder import CONFIG, QUARANTINE, Run, check_run_files, load_run, load_run_codec
 from ieat_jax.storage import local_path
@@ -57,7 +58,7 @@ def gather(config: RunConfig, workdir: Path, mesh: jax.sharding.Mesh, *, resumin
     quarantine = Quarantine(config.data.max_bad_share, workdir / QUARANTINE if jax.process_index() == 0 else None)
     sources = open_sources(config.data.sources, quarantine, codec=None if codec is None else codec.identity())
     quarantine.check()
-    if codec is not None and not any(t.units is not None for s in sources for r in s.records for t in r.turns):
+    if codec is not None and not any(source.index.facts["spoken"] for source in sources):
         raise TrainError(
             f"{', '.join(s.name for s in sources)}: no turn has speech units; extract them with "
             "`python -m ieat_jax.prepare units`, or set config.model.speak.enabled=False"

@@ -15,7 +15,7 @@ from ieat_jax.data import keys
 from ieat_jax.data.injection import _facts
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import RecordError, parse_record
-from ieat_jax.data.sources.jsonl import open_sources
+from ieat_jax.data.sources.open import open_sources
 from ieat_jax.evaluation.items import read_items
 
 README = Path(keys.__file__).with_name("README.md")

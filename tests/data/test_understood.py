@@ -9,7 +9,7 @@ from ieat_jax.config.sections import SourceConfig
 from ieat_jax.data.labels import canonical_emotion, canonical_intensity, canonical_language, canonical_source
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import parse_record
-from ieat_jax.data.sources.jsonl import open_sources
+from ieat_jax.data.sources.open import open_sources
 from ieat_jax.data.understood import LabelError, told_of
 
 CORPORA = {
@@ -154,7 +154,7 @@ def test_check_and_training_report_and_refuse(turn, tmp_path, capsys):
         open_sources(settings, Quarantine(0.02))
     assert prepare.main(["check", "--records", str(path), "--max-bad-share", "1"]) == 0
     (source,) = open_sources(settings, Quarantine(1.0))
-    assert len(source.records) == 2
+    assert len(source) == 2
     assert "nobody understands: 'xyz' x 1; they count as unknown" in capsys.readouterr().err
 
 

@@ -8,7 +8,7 @@ import soundfile
 from ieat_jax.config.sections import InjectionConfig, Shapes, SourceConfig
 from ieat_jax.data.layout import LayoutOptions
 from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.data.sources.jsonl import open_sources
+from ieat_jax.data.sources.open import open_sources
 from ieat_jax.packing.spec import RowSpec
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.text.tokenizer import train_tokenizer

@@ -12,7 +12,7 @@ from helpers.many_sizes import opened, spec_of, write_corpus
 from ieat_jax.audio.files import AudioError
 from ieat_jax.config.sections import DataConfig
 from ieat_jax.data.batch import Batch
-from ieat_jax.packing import rows as rows_module
+from ieat_jax.data.sources import jsonl, retry, sound
 from ieat_jax.packing import tables
 from ieat_jax.packing.pipeline import make_batches, make_plan
 from ieat_jax.packing.plan import Position
@@ -30,7 +30,7 @@ def corpus(tmp_path_factory):
 @pytest.fixture
 def flaky(monkeypatch):
     """Every third read of sound fails once, and every fifth look at a header."""
-    monkeypatch.setattr(tables, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(retry, "PAUSES", (0.0, 0.0))
 
     def failing(read, every):
         count, failed = itertools.count(), set()
@@ -44,8 +44,8 @@ def flaky(monkeypatch):
 
         return sometimes
 
-    monkeypatch.setattr(rows_module, "read_audio", failing(rows_module.read_audio, 3))
-    monkeypatch.setattr(tables, "count_samples", failing(tables.count_samples, 5))
+    monkeypatch.setattr(jsonl, "read_audio", failing(jsonl.read_audio, 3))
+    monkeypatch.setattr(sound, "count_samples", failing(sound.count_samples, 5))
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import soundfile
 from ieat_jax.audio.files import AudioError
 from ieat_jax.config.sections import InjectionConfig, Shapes, SourceConfig
 from ieat_jax.data.batch import Batch
+from ieat_jax.data.labels import EMOTIONS
 from ieat_jax.data.layout import LayoutOptions
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
-from ieat_jax.data.records import parse_record
-from ieat_jax.data.sources.jsonl import DataError, open_sources
-from ieat_jax.packing import rows as rows_module
-from ieat_jax.packing import tables
+from ieat_jax.data.sources import jsonl, retry
+from ieat_jax.data.sources.open import open_sources
+from ieat_jax.data.sources.store import DataError
 from ieat_jax.packing.account import COLUMNS
 from ieat_jax.packing.mixture import balanced
 from ieat_jax.packing.pipeline import make_batches, make_plan, prefetched
@@ -181,7 +181,8 @@ def test_a_row_makes_every_text_tokens_once(corpus, recipe):
 
 def copied(corpus, folder):
     for path in corpus.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+        if path.is_file():
+            (folder / path.name).write_bytes(path.read_bytes())
     return [json.loads(line) for line in (folder / "spoken.jsonl").read_text().splitlines()]
 
 
@@ -247,7 +248,7 @@ def test_equal_ids_of_two_sources_do_not_share_their_fate(corpus, recipe, tmp_pa
     assert (bad.source, bad.record) == ("train", "spoken8")
     names = [source.key for source in sources]
     pieces = [piece for row in range(23) for piece in plan.row(row)]
-    trained = {(names[piece.source], sources[piece.source].records[piece.record].dialogue_id) for piece in pieces}
+    trained = {(names[piece.source], sources[piece.source].record(piece.record).dialogue_id) for piece in pieces}
     assert {("train", "spoken4"), ("dev", "spoken8")} <= trained
     assert ("dev", "spoken4") not in trained
     ((_, sums),) = data[0].account
@@ -255,10 +256,10 @@ def test_equal_ids_of_two_sources_do_not_share_their_fate(corpus, recipe, tmp_pa
 
 
 def test_storage_that_fails_for_a_moment_changes_nothing_and_for_long_ends_the_run(corpus, recipe, monkeypatch):
-    monkeypatch.setattr(tables, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(retry, "PAUSES", (0.0, 0.0))
     whole = batches(corpus, recipe)[0].batch
     failing = {"left": 2}
-    read = rows_module.read_audio
+    read = jsonl.read_audio
 
     def flaky(path, **options):
         if failing["left"]:
@@ -266,7 +267,7 @@ def test_storage_that_fails_for_a_moment_changes_nothing_and_for_long_ends_the_r
             raise AudioError("unreadable", path, "cannot be read (Input/output error)")
         return read(path, **options)
 
-    monkeypatch.setattr(rows_module, "read_audio", flaky)
+    monkeypatch.setattr(jsonl, "read_audio", flaky)
     assert_same(batches(corpus, recipe)[0].batch, whole)
     assert failing["left"] == 0
     failing["left"] = 100
@@ -276,8 +277,7 @@ def test_storage_that_fails_for_a_moment_changes_nothing_and_for_long_ends_the_r
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_sound_that_is_no_number_names_the_file_and_line_of_its_record(value, corpus, recipe, tmp_path):
-    for path in corpus.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    copied(corpus, tmp_path)
     soundfile.write(tmp_path / "2_0.wav", np.full(8000, value, np.float32), 16000, subtype="FLOAT")
     data = batches(tmp_path, recipe, batch_size=12, steps=1)
     (bad,) = data[0].bad
@@ -300,9 +300,7 @@ def test_recipes_that_can_not_work_are_errors_for_people(corpus, recipe, changes
 @pytest.mark.parametrize(("balance", "repeats"), [(0.0, [1, 1, 1]), (0.5, [1, 1, 2]), (1.0, [1, 2, 6])])
 def test_rare_emotions_come_up_more_often(balance, repeats):
     labels = ["sad"] * 6 + ["happy"] * 3 + ["fear"]
-    turns = [[{"turn_id": 1, "text": "x", "emotion": label}] for label in labels]
-    records = [parse_record({"dialogue_id": str(number), "turns": turn}) for number, turn in enumerate(turns)]
-    found = balanced(records, balance)
+    found = balanced(np.array([EMOTIONS.index(label) for label in labels], np.int8), balance)
     assert [found[0], found[6], found[9]] == repeats
 
 

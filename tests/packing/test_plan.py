@@ -62,9 +62,8 @@ def test_every_turn_is_trained_once_an_epoch_and_history_is_not(name, corpus):
             for row in window.rows:
                 assert len(row) <= spec.pack
                 seen.update((piece.record, turn) for piece in row for turn in range(piece.first, piece.last + 1))
-        wanted = {
-            (number, turn) for number, record in enumerate(sources[0].records) for turn in range(len(record.turns))
-        }
+        records = map(sources[0].record, range(len(sources[0])))
+        wanted = {(number, turn) for number, record in enumerate(records) for turn in range(len(record.turns))}
         assert seen == Counter(wanted)
     assert [plan.row(index) for index in range(8)] != [
         plan.row(index + sum(len(plan.window(number).rows) for number in range(windows))) for index in range(8)
@@ -90,7 +89,7 @@ def test_the_account_counts_what_was_read(corpus):
     sums = {}
     for epoch, part in plan.account(0, rows):
         sums[epoch] = sums.get(epoch, 0) + part
-    turns = sum(len(record.turns) for record in sources[0].records)
+    turns = int(sources[0].index["offsets"][-1])
     for epoch in range(2):
         named = dict(zip(COLUMNS, sums[epoch].tolist(), strict=True))
         assert (named["dialogues"], named["turns"], named["quarantined"]) == (40, turns, 0)

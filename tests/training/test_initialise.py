@@ -11,7 +11,7 @@ from helpers.tiny_stages import recipe, start, write_corpus
 
 from ieat_jax.config.recipes import typed
 from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.data.sources.jsonl import open_sources
+from ieat_jax.data.sources.open import open_sources
 from ieat_jax.model.names import named_leaves
 from ieat_jax.model.unified import build_model
 from ieat_jax.training import initialise as module
