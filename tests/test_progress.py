@@ -40,6 +40,14 @@ def test_a_log_of_something_quick_is_one_line():
     assert run([(0.1, 50)] * 2, io.StringIO()).splitlines() == ["replies: 100 to do"]
 
 
+def test_patience_says_nothing_of_what_is_quick():
+    quick = [(1, 10)] * 4
+    for total in (40, None):
+        assert run(quick, io.StringIO(), total, patient=True) == ""
+    lines = run([(2, 10)] * 5, io.StringIO(), patient=True).splitlines()
+    assert lines == ["replies: 30 of 100, about 14 s left", "replies: 50 in 10 s"]
+
+
 def test_a_terminal_shows_one_line_that_is_written_over():
     class Terminal(io.StringIO):
         def isatty(self):

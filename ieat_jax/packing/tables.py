@@ -28,12 +28,18 @@ CHUNK = 1 << 16  # turns that are looked at together
 
 @dataclasses.dataclass(frozen=True)
 class Clips:
-    """What the clips of a source take of a row: [n] turns, of their lengths."""
+    """What the clips of a source take of a row, of their lengths."""
 
-    samples: np.ndarray  # [n], as in an index; of readers of text nothing is asked
+    index: Index
+    measured: np.ndarray | None  # [n] samples, where looking again gave others than the index has
     seconds: float  # window of a clip
     positions: np.ndarray  # [frames + 1] of the LLM, by frames; all 0 for a reader of text
     slots: np.ndarray  # [frames + 1] frames in a window that clips share, by frames
+
+    @property
+    def samples(self) -> np.ndarray:
+        """Samples of the clips of all turns, as in an index: [n]."""
+        return self.index["samples"] if self.measured is None else self.measured
 
     def __call__(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(positions, slots) of turns."""
@@ -96,7 +102,7 @@ def make_tables(source: Source, spec: RowSpec, quarantine: Quarantine) -> Tables
     usable = np.flatnonzero(np.add.reduceat(~broken, tables.offsets[:-1]) > 0) if len(broken) else np.arange(0)
     if not len(usable):
         raise DataError(f"{source.name}: none of its {len(source)} records can be used; see the quarantine")
-    return dataclasses.replace(tables, usable=usable)
+    return dataclasses.replace(tables, usable=usable.astype(np.uint32))
 
 
 def sentence_count(sentences: np.ndarray, kept: np.ndarray, draws: np.ndarray) -> np.ndarray:
@@ -148,15 +154,15 @@ def chunks(tables: Tables) -> Iterator[np.ndarray]:
 
 def _clips(source: Source, spec: RowSpec) -> Clips:
     """What clips take; where storage failed when a clip was measured, it is measured now."""
-    samples, faults = source.index["samples"], source.index.facts["faults"]
+    measured, faults = None, source.index.facts["faults"]
     hears = spec.user == "audio"
     passing = [-1 - number for number, code in enumerate(faults) if code in PASSING]
     if hears and passing:
-        samples = np.array(samples)
-        for at in np.flatnonzero(np.isin(samples, passing)):
+        measured = np.array(source.index["samples"])
+        for at in np.flatnonzero(np.isin(measured, passing)):
             number, turn = _turn(source, int(at))
             with contextlib.suppress(AudioError):  # which is noted with the others
-                samples[at] = retried(
+                measured[at] = retried(
                     functools.partial(source.samples, number, turn, spec.clip_seconds),
                     f"{source.place(number)}: turn {turn + 1}",
                 )
@@ -164,7 +170,7 @@ def _clips(source: Source, spec: RowSpec) -> Clips:
         (spec.clip_positions(frames), spec.clip_slot(frames)) if frames else (0, 0) for frames in range(spec.frames + 1)
     ]
     positions, slots = np.array(of, np.int64).T if hears else np.zeros((2, spec.frames + 1), np.int64)
-    return Clips(samples, spec.clip_seconds, positions, slots)
+    return Clips(source.index, measured, spec.clip_seconds, positions, slots)
 
 
 def _unheard(clips: Clips, spec: RowSpec) -> np.ndarray:

@@ -43,7 +43,7 @@ from ieat_jax.training.metrics import MetricWriter, Window
 from ieat_jax.training.optimizer import abstract_state, init_state, make_optimizer, too_many_bad_steps, updates_done
 from ieat_jax.training.placement import check_batch, put_batch
 from ieat_jax.training.preemption import STOPPED, Asked, Preemption
-from ieat_jax.training.resume import TrainError, check_allowed, check_resume, check_stage
+from ieat_jax.training.resume import TrainError, changed_weights, check_allowed, check_resume, check_stage
 from ieat_jax.training.rows import check_shapes, make_row_spec
 from ieat_jax.training.same import check_same, material, program
 from ieat_jax.training.setup import Ingredients, gather, same_content, sequences
@@ -114,6 +114,8 @@ def _train(
     finished = begun is not None and begun[0] >= config.train.steps
     if begun is not None:
         check_resume(begun[1], metadata, moved=same_content(parts, stored(begun[1]["config"])))
+        if told := changed_weights(begun[1], metadata):
+            say(told)
         if finished:
             # Its arrays are read all the same: a damaged step is set aside, and trained again.
             say(f"already finished: {begun[0]} of {config.train.steps} steps, in {workdir}; checking that it is intact")

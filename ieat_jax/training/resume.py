@@ -91,6 +91,25 @@ def check_resume(then: Mapping[str, Any], now: Mapping[str, Any], *, moved: Coll
         )
 
 
+def changed_weights(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """A sentence for a run that goes on with other weights of its sources than it had; '' = it does not.
+
+    Arguments are those of `check_resume`.
+    """
+    before, today = ({name: each["weight"] for name, each in data["data"].items()} for data in (then, now))
+    changed = [
+        f"config.data.sources.{name}.weight = {weight:g} (it was {before[name]:g})"
+        for name, weight in today.items()
+        if before.get(name, weight) != weight
+    ]
+    if not changed:
+        return ""
+    return (
+        f"from here on {', '.join(changed)}: the mixture goes on at the same dialogue of the order that these weights "
+        "give, so that until every source has begun anew some of its dialogues come twice, or not at all"
+    )
+
+
 def _plain(name: str) -> str:
     return name.strip().removeprefix("config.")
 

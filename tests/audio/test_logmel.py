@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ieat_jax.audio.logmel import HOP, clip_log_mel, log_mel, mel_filters
+from ieat_jax.audio.logmel import HOP, clip_frames, clip_log_mel, log_mel, mel_filters
 
 
 def speechlike(seconds, seed=0):
@@ -67,3 +67,11 @@ def test_a_clip_keeps_every_frame_that_hears_it_and_the_rest_of_its_window_is_si
         np.testing.assert_array_equal(clip, whole[: len(clip)])
         silence = max(whole.max() - 2.0, -1.5)  # Whisper's floor: 8 decades below the maximum, scaled by 1 / 4
         np.testing.assert_allclose(whole[len(clip) :], silence, atol=1e-5)
+
+
+def test_frames_of_many_clips_are_those_of_each():
+    lengths = np.array([1, 159, 160, 200, 201, 15_999, 16_000, 16_001, 99_999])
+    found = clip_frames(lengths, window_seconds=1.0)
+    assert found.tolist() == [clip_frames(int(length), window_seconds=1.0) for length in lengths]
+    for length, frames in zip(lengths.tolist(), found.tolist(), strict=True):
+        assert len(clip_log_mel(np.ones(length, np.float32), num_mels=4, window_seconds=1.0)) == frames

@@ -22,8 +22,8 @@ import soundfile
 
 from ieat_jax.config.recipes import load_config, typed
 from ieat_jax.data.quarantine import Quarantine
-from ieat_jax.data.records import parse_record
-from ieat_jax.data.sources.jsonl import Source
+from ieat_jax.data.records import write_records
+from ieat_jax.data.sources.jsonl import JsonLines
 from ieat_jax.packing.account import COLUMNS, fills, waste
 from ieat_jax.packing.pipeline import make_plan
 from ieat_jax.packing.sizes import BUDGETS, room
@@ -60,7 +60,7 @@ def dialogues(folder):
                  "split_audio_file": f"{length}.wav", "ieat": ours}
             )  # fmt: skip
         if turns:
-            records.append(parse_record({"dialogue_id": name, "turns": turns, "ieat_meta": {"codec": CODEC}}))
+            records.append({"dialogue_id": name, "turns": turns, "ieat_meta": {"codec": CODEC}})
     return records
 
 
@@ -85,15 +85,17 @@ def main():
     config = typed(load_config(arguments.recipe))
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        records = tuple(dialogues(folder))
-        texts = [text for r in records for t in r.turns for text in (t.text, t.response_text)]
+        records = dialogues(folder)
+        write_records(folder / "reccon.jsonl", records)
+        source = JsonLines(folder / "reccon.jsonl")
+        texts = [text for r in records for t in r["turns"] for text in (t["text"], t["response_text"])]
         tokenizer = train_tokenizer([*texts, "The user feels because of I should answer in a tone"], 8000)
         chat = ChatFormat.from_config(tokenizer, config.chat)
         unit_end = 4096 if config.model.speak.enabled else None
         spec = make_row_spec(config, config.model.listen, chat, unit_end=unit_end)
         began = time.perf_counter()
         quarantine = Quarantine(1.0)
-        plan = make_plan([Source(records, folder, 1.0, "reccon")], spec, quarantine)
+        plan = make_plan([source], spec, quarantine)
         measured = time.perf_counter() - began
         epoch = plan.windows
         began = time.perf_counter()
@@ -101,7 +103,7 @@ def main():
         planned = time.perf_counter() - began
         sums = sum(window.account.sum(axis=0) for window in windows)
         named = dict(zip(COLUMNS, sums.tolist(), strict=True))
-        turns = sum(len(record.turns) for record in records)
+        turns = sum(len(record["turns"]) for record in records)
         print(f"{len(records)} dialogues, {turns} turns; set aside: {quarantine.summary()}")
         print(f"measured in {measured:.1f} s, planned at {2 * len(records) / planned:,.0f} dialogues a second")
         for number in range(2):
@@ -121,7 +123,7 @@ def main():
             pack=1,
             shapes=dataclasses.replace(spec.shapes, **{n: 1 << 20 for n in BUDGETS if getattr(spec.shapes, n)}),
         )
-        single = make_plan([Source(records, folder, 1.0, "reccon")], alone, Quarantine(1.0))
+        single = make_plan([source], alone, Quarantine(1.0))
         count = sum(len(single.window(k).rows) for k in range(single.windows))
         sizes = np.stack([sum(part for _, part in single.account(k, k + 1))[: len(BUDGETS)] for k in range(count)])
         sizes = np.minimum(sizes, limits)

@@ -10,14 +10,12 @@ import soundfile
 from ieat_jax.audio.files import AudioError
 from ieat_jax.config.sections import InjectionConfig, Shapes, SourceConfig
 from ieat_jax.data.batch import Batch
-from ieat_jax.data.labels import EMOTIONS
 from ieat_jax.data.layout import LayoutOptions
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
 from ieat_jax.data.sources import jsonl, retry
 from ieat_jax.data.sources.open import open_sources
 from ieat_jax.data.sources.store import DataError
 from ieat_jax.packing.account import COLUMNS
-from ieat_jax.packing.mixture import balanced
 from ieat_jax.packing.pipeline import make_batches, make_plan, prefetched
 from ieat_jax.packing.spec import RowSpec
 from ieat_jax.text.chat import ChatFormat
@@ -295,13 +293,6 @@ def test_sound_that_is_no_number_names_the_file_and_line_of_its_record(value, co
 def test_recipes_that_can_not_work_are_errors_for_people(corpus, recipe, changes, text):
     with pytest.raises(DataError, match=text):
         batches(corpus, recipe, **changes)
-
-
-@pytest.mark.parametrize(("balance", "repeats"), [(0.0, [1, 1, 1]), (0.5, [1, 1, 2]), (1.0, [1, 2, 6])])
-def test_rare_emotions_come_up_more_often(balance, repeats):
-    labels = ["sad"] * 6 + ["happy"] * 3 + ["fear"]
-    found = balanced(np.array([EMOTIONS.index(label) for label in labels], np.int8), balance)
-    assert [found[0], found[6], found[9]] == repeats
 
 
 def test_balanced_emotions_reach_the_batches(corpus, recipe):

@@ -13,7 +13,8 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ SAMPLE_BYTES = 4096  # of every recording, for its identity
 ABSENT, FAILED = (-1, -1), (-2, -2)
 THREADS = 8  # reads wait for their storage
 BLOCK = 4096  # turns
+SLOW = 1e-4  # seconds that a look at a file takes where its storage is far away
 Stat = tuple[int, int]
 
 
@@ -82,30 +84,42 @@ def open_sound(parent: Path, name: str, paths: Paths, told: str) -> ArrayStore:
 def _changed(paths: Paths, stats: np.ndarray) -> np.ndarray:
     """Which turns have another recording than was measured, by its size and time."""
     changed = np.zeros(len(paths), bool)
-    for start, found in _blocks(paths, functools.partial(_stat, paths.root)):
-        now = np.array(found, np.int64).reshape(-1, 2)
-        changed[start : start + len(now)] = (now != stats[start : start + len(now)]).any(axis=1)
+    with Progress(f"{paths.root}: recordings looked at", len(paths), patient=True) as progress:
+        for start, found in _all_stats(paths):
+            now = np.array(found, np.int64).reshape(-1, 2)
+            changed[start : start + len(now)] = (now != stats[start : start + len(now)]).any(axis=1)
+            progress.done(len(now))
     return changed
 
 
-def _blocks(paths: Paths, look: Callable[[str], Any]) -> Iterator[tuple[int, list[Any]]]:
-    """(first turn, what `look` says of each turn) block by block, in order."""
+def _all_stats(paths: Paths) -> Iterator[tuple[int, list[Stat]]]:
+    """(first turn, size and time of the recording of each turn) block by block, in order.
 
-    def block(start: int) -> list[Any]:
-        return [look(path) for path in paths.block(start)]
+    Threads help where storage is far away, and are in each other's way where it is not.
+    """
 
+    def block(start: int) -> list[Stat]:
+        return [_stat(root, path) for path in paths.block(start)]
+
+    root = str(paths.root)
+    starts = range(0, len(paths), BLOCK)
     with ThreadPoolExecutor(THREADS) as pool:
-        starts = range(0, len(paths), BLOCK)
-        for first in range(0, len(starts), THREADS):
-            group = starts[first : first + THREADS]
-            yield from zip(group, pool.map(block, group), strict=True)
+        place = 0
+        while place < len(starts):
+            began = time.perf_counter()
+            yield starts[place], block(starts[place])
+            place += 1
+            if time.perf_counter() - began > SLOW * BLOCK:
+                group = starts[place : place + THREADS]
+                yield from zip(group, pool.map(block, group), strict=True)
+                place += len(group)
 
 
-def _stat(root: Path, path: str) -> Stat:
+def _stat(root: str, path: str) -> Stat:
     if not path:
         return ABSENT
     try:
-        found = os.stat(os.path.join(root, path))
+        found = os.stat(f"{root}/{path}")
     except (OSError, ValueError):
         return ABSENT
     return found.st_size, found.st_mtime_ns
@@ -126,8 +140,8 @@ def _measure(
             return look(path)
         samples = int(known["samples"][turn])
         fault = known.facts["faults"][-1 - samples] if samples < 0 else ""
-        size, time = known["stats"][turn].tolist()
-        return Measured(max(samples, 0), fault, (size, time), again(path))
+        size, changed_at = known["stats"][turn].tolist()
+        return Measured(max(samples, 0), fault, (size, changed_at), again(path))
 
     with ThreadPoolExecutor(THREADS) as pool, _progress(told, len(paths)) as progress:
         for start in range(0, len(paths), BLOCK):
@@ -153,7 +167,7 @@ def _progress(told: str, total: int) -> Progress:
 def _measured(root: Path, path: str) -> Measured:
     if not path:
         return Measured(0, "", ABSENT, b"-")
-    stat = _stat(root, path)  # first: what changes meanwhile is looked at again
+    stat = _stat(str(root), path)  # first: what changes meanwhile is looked at again
     samples, fault = 0, ""
     try:
         samples = min(count_samples(path, max_seconds=math.inf, root=root), MOST_SAMPLES)

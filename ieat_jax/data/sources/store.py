@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -60,7 +61,7 @@ class ArrayStore:
                 name: _opened(self.folder / f"{name}.npy", told, check) for name, told in self.facts["arrays"].items()
             }
         except FileNotFoundError as error:
-            if not self.folder.exists():
+            if not self.folder.is_dir():
                 raise
             raise DamagedError(f"lacks {Path(error.filename).name}") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -91,23 +92,17 @@ def _opened(file: Path, told: Mapping[str, Any], check: bool) -> np.ndarray:
     """The array of a file, as `told` describes it."""
     if kind := special(file):
         raise DamagedError(f"{file.name} is {kind}")
+    shape, dtype, start = tuple(told["shape"]), np.dtype(told["dtype"]), int(told["start"])
+    size = dtype.itemsize * math.prod(shape)
     with file.open("rb") as stream:
-        version = np.lib.format.read_magic(stream)
-        if version != (1, 0):
-            raise DamagedError(f"{file.name} has another header")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        start = stream.tell()
-        size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        if [list(shape), dtype.str] != [told["shape"], told["dtype"]] or os.fstat(
-            stream.fileno()
-        ).st_size != start + size:
+        if os.fstat(stream.fileno()).st_size != start + size:
             raise DamagedError(f"{file.name} has another length")
-        if check and size <= HASHED:
-            made = hashlib.sha256()
-            while part := stream.read(CHUNK):
-                made.update(part)
-            if made.hexdigest() != told["sha256"]:
-                raise DamagedError(f"{file.name} has another content")
+        header = hashlib.sha256(stream.read(start)).hexdigest()
+        made = hashlib.sha256()
+        while check and size <= HASHED and (part := stream.read(CHUNK)):
+            made.update(part)
+        if header != told["header"] or (check and size <= HASHED and made.hexdigest() != told["sha256"]):
+            raise DamagedError(f"{file.name} has another content")
     if not size:
         return np.zeros(shape, dtype)
     return np.asarray(np.memmap(file, dtype, "r", start, shape))
@@ -125,8 +120,8 @@ def read_facts(file: Path) -> tuple[dict[str, Any], str]:
     try:
         held = json.loads(file.read_text(encoding="utf-8"))
         facts, digest = held["facts"], held["sha256"]
-    except FileNotFoundError:
-        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(error.errno, "there is none", str(file)) from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(f"{file.name} cannot be read ({error})") from error
     if not isinstance(facts, dict) or _digest(facts) != digest:
@@ -224,7 +219,7 @@ class _Growing:
     """A .npy file of which nobody knows yet how long it gets."""
 
     def __init__(self, path: Path, like: np.ndarray):
-        self.file: BinaryIO = path.open("wb")
+        self.file: BinaryIO = path.open("w+b")
         self._shape, self._dtype, self._rows = like.shape[1:], like.dtype, 0
         self._sha = hashlib.sha256()
         self._header()
@@ -250,9 +245,11 @@ class _Growing:
         self._header()  # NumPy leaves room in it for a longer first axis
         if self.file.tell() != self._start:
             raise ValueError("the header of a .npy file has another length than before")
+        self.file.seek(0)
+        header = hashlib.sha256(self.file.read(self._start)).hexdigest()
         self.file.close()
-        shape = [self._rows, *self._shape]
-        return {"shape": shape, "dtype": self._dtype.str, "sha256": self._sha.hexdigest()}
+        told = {"shape": [self._rows, *self._shape], "dtype": self._dtype.str, "start": self._start, "header": header}
+        return {**told, "sha256": self._sha.hexdigest()}
 
 
 def discard(folder: Path) -> None:
