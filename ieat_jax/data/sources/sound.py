@@ -47,10 +47,27 @@ class Paths:
 
     def block(self, start: int) -> list[str]:
         """The paths of the turns `start` to `start + BLOCK` - 1."""
+        return [path.decode() for path in self._block(start)]
+
+    def stats(self, start: int) -> np.ndarray:
+        """Size and time of the recordings of the same turns, ABSENT where there is none: [n, 2]."""
+        root = os.fsencode(self.root) + b"/"
+        paths = self._block(start)
+        try:
+            found = list(map(os.stat, [root + path for path in paths]))  # no loop of ours: it is done for millions
+        except (OSError, ValueError):  # of some
+            return np.array([_stat(root, path) for path in paths], np.int64)
+        made = np.empty((len(paths), 2), np.int64)
+        made[:, 0] = [each.st_size for each in found]
+        made[:, 1] = [each.st_mtime_ns for each in found]
+        made[[not path for path in paths]] = ABSENT
+        return made
+
+    def _block(self, start: int) -> list[bytes]:
         ends = self._ends[start : start + BLOCK].tolist()
         first = int(self._ends[start - 1]) if start else 0
-        content = self._bytes[first : ends[-1]].tobytes() if ends else b""
-        return [content[a - first : b - first].decode() for a, b in zip([first, *ends], ends, strict=False)]
+        content = self._bytes[first : ends[-1]].tobytes()
+        return [content[a - first : b - first] for a, b in zip([first, *ends], ends, strict=False)]
 
 
 class Measured(NamedTuple):
@@ -85,41 +102,37 @@ def _changed(paths: Paths, stats: np.ndarray) -> np.ndarray:
     """Which turns have another recording than was measured, by its size and time."""
     changed = np.zeros(len(paths), bool)
     with Progress(f"{paths.root}: recordings looked at", len(paths), patient=True) as progress:
-        for start, found in _all_stats(paths):
-            now = np.array(found, np.int64).reshape(-1, 2)
+        for start, now in _all_stats(paths):
             changed[start : start + len(now)] = (now != stats[start : start + len(now)]).any(axis=1)
             progress.done(len(now))
     return changed
 
 
-def _all_stats(paths: Paths) -> Iterator[tuple[int, list[Stat]]]:
+def _all_stats(paths: Paths) -> Iterator[tuple[int, np.ndarray]]:
     """(first turn, size and time of the recording of each turn) block by block, in order.
 
     Threads help where storage is far away, and are in each other's way where it is not.
     """
-
-    def block(start: int) -> list[Stat]:
-        return [_stat(root, path) for path in paths.block(start)]
-
-    root = str(paths.root)
     starts = range(0, len(paths), BLOCK)
     with ThreadPoolExecutor(THREADS) as pool:
         place = 0
         while place < len(starts):
             began = time.perf_counter()
-            yield starts[place], block(starts[place])
+            now = paths.stats(starts[place])
+            slow = time.perf_counter() - began > SLOW * BLOCK
+            yield starts[place], now
             place += 1
-            if time.perf_counter() - began > SLOW * BLOCK:
+            if slow:
                 group = starts[place : place + THREADS]
-                yield from zip(group, pool.map(block, group), strict=True)
+                yield from zip(group, pool.map(paths.stats, group), strict=True)
                 place += len(group)
 
 
-def _stat(root: str, path: str) -> Stat:
+def _stat(root: bytes, path: bytes) -> Stat:
     if not path:
         return ABSENT
     try:
-        found = os.stat(f"{root}/{path}")
+        found = os.stat(root + path)
     except (OSError, ValueError):
         return ABSENT
     return found.st_size, found.st_mtime_ns
@@ -167,7 +180,7 @@ def _progress(told: str, total: int) -> Progress:
 def _measured(root: Path, path: str) -> Measured:
     if not path:
         return Measured(0, "", ABSENT, b"-")
-    stat = _stat(str(root), path)  # first: what changes meanwhile is looked at again
+    stat = _stat(os.fsencode(root) + b"/", path.encode())  # first: what changes meanwhile is looked at again
     samples, fault = 0, ""
     try:
         samples = min(count_samples(path, max_seconds=math.inf, root=root), MOST_SAMPLES)
