@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping
 from pathlib import Path
 
-from ieat_jax.audio.files import AudioError, read_audio
+from ieat_jax.audio.files import AudioError
 from ieat_jax.pages.frame import page
 from ieat_jax.pages.sound import player
 from ieat_jax.showing.terminal import about_sound, about_units, facts, head, state, summary
@@ -137,7 +137,7 @@ def _tags(turn: Turn) -> str:
 def _player(sound: Sound, dialogue: Dialogue, turn: Turn) -> str:
     label = f"{dialogue.name}, turn {turn.number}: what the user says"
     try:
-        waveform = read_audio(sound.path, max_seconds=3600.0, root=sound.root)
+        waveform = sound.hear()
     except AudioError as error:  # it was read a moment ago
         return f'<p class="down">{_escaped(str(error))}</p>'
     return player(waveform, plain(label))

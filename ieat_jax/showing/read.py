@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -21,11 +21,11 @@ from ieat_jax.packing.account import fills
 from ieat_jax.packing.plan import Piece
 from ieat_jax.packing.rows import RowMaker
 from ieat_jax.packing.sizes import BUDGETS
-from ieat_jax.packing.tables import place
 from ieat_jax.showing.view import GIVEN, Dialogue, Row, Sound, Span, Turn, View
 from ieat_jax.text.chat import AUDIO, END, END_THINK, START, THINK, ChatFormat
 from ieat_jax.training.planned import Planned
 
+MOST_SECONDS = 3600.0  # of a clip that is played
 KINDS = {number: name for name, number in SEGMENT_KINDS.items()} | {
     NOT_SUPERVISED: GIVEN, FORMAT: "format", RESPONSE: "response", END_OF_TURN: "end of turn",
 }  # fmt: skip
@@ -171,7 +171,7 @@ class _RowReader:
 
     def _dialogue(self, place_in_row: int, piece: Piece, plans: Sequence[TurnPlan]) -> Dialogue:
         source = self.read.parts.sources[piece.source]
-        record = source.records[piece.record]
+        record = source.record(piece.record)
         segment = 2 * place_in_row + 1
         speech = [segment + 1] if (self.batch.segment_ids == segment + 1).any() else []
         first = piece.first - sum(not plan.supervised for plan in plans)  # bad sound may have cost history before
@@ -179,11 +179,12 @@ class _RowReader:
         turns = []
         for number, (said, reply, branches) in enumerate(self.student.turns(segment)):
             teacher = self.teacher.written(taught[number][0]) if self.teacher is not None else None
-            sound = self._sound(record, first + number, source.audio_root, said) if plans[number].clip else None
+            hear = functools.partial(source.waveform, piece.record, first + number, MOST_SECONDS)
+            sound = self._sound(record, first + number, hear, said) if plans[number].clip else None
             turns.append(self._turn(record, first + number, plans[number], said, reply, branches, teacher, sound))
         return Dialogue(
             name=record.dialogue_id,
-            source=place(source, record).removesuffix(f": {record.dialogue_id}"),
+            source=source.place(piece.record).removesuffix(f": {record.dialogue_id}"),
             example=piece.example,
             tokens=int(np.isin(self.batch.segment_ids, [segment, segment + 1]).sum()),
             system=tuple(self.student.system(each) for each in (segment, *speech)),
@@ -227,7 +228,7 @@ class _RowReader:
             sources=provenance(record, index),
         )
 
-    def _sound(self, record: Record, index: int, root: Path, places: list[int]) -> Sound:
+    def _sound(self, record: Record, index: int, hear: Callable[[], np.ndarray], places: list[int]) -> Sound:
         batch, number = self.batch, self.clips
         self.clips += 1
         frames = int(batch.clip_frames[number])
@@ -238,7 +239,7 @@ class _RowReader:
         emotion = int(batch.clip_emotion[number])
         return Sound(
             path=record.turns[index].audio or "",
-            root=root,
+            hear=hear,
             seconds=frames / FRAMES_PER_SECOND,
             places=range(int(places[0]), int(places[-1]) + 1),
             window=window,

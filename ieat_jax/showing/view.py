@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 
 # Controls but the newline; marks of direction; separators of lines that are none.
 _STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
@@ -34,7 +35,7 @@ class Sound:
     """A clip as the student hears it."""
 
     path: str
-    root: Path
+    hear: Callable[[], np.ndarray]  # its waveform at 16 kHz; raises AudioError
     seconds: float
     places: range  # of its positions among the tokens of the row
     window: str  # which frames of which window it takes

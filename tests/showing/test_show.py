@@ -106,7 +106,8 @@ def test_what_is_shown_is_the_batch_that_training_gets(stage, step, corpus):
 
 def test_student_and_teacher_side_by_side(corpus):
     """In align the student hears, and the teacher reads words and feelings; in write the student reads those."""
-    records = {record.dialogue_id: record for record in view_of(corpus, "align", 1)[2].parts.sources[0].records}
+    (source,) = view_of(corpus, "align", 1)[2].parts.sources
+    records = {record.dialogue_id: record for record in map(source.record, range(len(source)))}
     aligned, written, joined = (view_of(corpus, stage, 1)[0] for stage in ("align", "write", "joint"))
     for view in (aligned, written, joined):
         for row in view.rows:
