@@ -5,6 +5,8 @@
     python -m ieat_jax.prepare units --records data/demo/*.jsonl --codec data/codec --out data/units
     python -m ieat_jax.prepare tokenizer --records data/demo/*.jsonl --out data/tokenizer
     python -m ieat_jax.prepare check --records data/units/train.jsonl --audio-root data/demo
+    python -m ieat_jax.prepare shards --records data/units/train.jsonl --audio-root data/demo --out data/shards
+    python -m ieat_jax.prepare tfds --shards data/shards --name mine --out data/tfds
     python -m ieat_jax.prepare shapes --config configs/mine.py:align
     python -m ieat_jax.prepare show --config configs/mine.py:align --step 3 --html batch.html
     python -m ieat_jax.prepare import --list
@@ -18,6 +20,7 @@ Exit codes: 0 done, 1 more bad records or labels than accepted, 2 wrong argument
 """
 
 import argparse
+import functools
 import json
 import sys
 import time
@@ -31,10 +34,11 @@ from ieat_jax.data.understood import LabelError
 from ieat_jax.errors import UserError
 from ieat_jax.importers import command as importing
 from ieat_jax.importers import export
-from ieat_jax.preparation import speak
+from ieat_jax.preparation import speak, tfds_builder
 from ieat_jax.preparation.asking import command as asking
 from ieat_jax.preparation.attribution import command as attribution
 from ieat_jax.preparation.describing import command as describing
+from ieat_jax.preparation.shards import command as sharding
 from ieat_jax.showing import command as showing
 
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -97,6 +101,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--stage", metavar="NAME", help="fail, too, where stage NAME cannot use the records")
     _share(check)
+    sharding.add_arguments(
+        commands.add_parser("shards", help="records and their sound as shards, by Apache Beam", allow_abbrev=False)
+    )
+    tfds_builder.add_arguments(commands.add_parser("tfds", help="shards as a data set of TensorFlow Datasets"))
     shapes = commands.add_parser("shapes", help="the shapes of a row that suit a recipe's data, and what they cost")
     shapes.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="recipe; --config.FIELD=VALUE, too")
     shapes.add_argument("--tokens", type=int, help="tokens of a row (default: those of the recipe)")
@@ -369,12 +377,13 @@ def main(argv: list[str] | None = None) -> int:
         return shapes.run(arguments, overrides)
     if arguments.command == "show":
         return showing.run(arguments, overrides)
-    if overrides:
+    if overrides and arguments.command != "shards":  # whose other options are Beam's
         parser.error(f"unrecognized arguments: {' '.join(overrides)}")
     command = {
         "demo": demo, "import": importing.run, "responses": responses, "codec": codec, "units": units,
         "tokenizer": tokenizer, "check": check, "speak": spoken, "export": export.run,
-        "attribute": attribute, "describe": describing.run,
+        "attribute": attribute, "describe": describing.run, "tfds": tfds_builder.run,
+        "shards": functools.partial(sharding.run, options=overrides),
     }[arguments.command]  # fmt: skip
     root = getattr(arguments, "audio_root", None)
     if root is not None and not root.is_dir():

@@ -1,4 +1,4 @@
-"""Where files are: on disks that this machine sees. The one file that knows object stores, which are refused.
+"""Where files are. The one file that knows object stores, which are refused; `prepare shards` alone writes to gs://.
 
 So are pipes and devices: to open a pipe waits for whoever writes to it, and /dev/zero is read for ever.
 """
@@ -7,10 +7,21 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ieat_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from etils import epath
+
+PARTIAL = ".partial"  # ends the name of a file that is not complete
 
 # `pathlib` makes gs:/bucket of gs://bucket, so that a path may come without its second slash.
 _ADDRESS = re.compile(
@@ -87,3 +98,53 @@ def check_writable(path: Path, name: str = "", *, folder: bool = False) -> None:
         raise StorageError(f"{place}: is a folder; {f'{name} {path}'.lstrip()} has to be a file")
     if not os.access(place, os.W_OK | (os.X_OK if there else 0)):
         raise StorageError(f"{place}: cannot be written by this user; give another place than {path}")
+
+
+def open_place(path: str | os.PathLike[str], name: str) -> epath.Path:
+    """Return `path`, a folder on this machine or at gs://BUCKET/FOLDER, for what reads and writes both kinds.
+
+    Raises:
+        StorageError: another object store, a pipe or a device; or what speaks with gs:// is not installed.
+    """
+    from etils import epath  # a tenth of a second, which few need
+
+    text = os.fspath(path)
+    found = re.match(r"gs:/{1,2}(?=[^/])", text)
+    if not found:
+        return epath.Path(local_path(path, name))
+    try:
+        place = epath.Path(f"gs://{text[found.end() :]}")
+        place.exists()
+    except (ImportError, ValueError) as error:  # fsspec has a ValueError for a protocol without its package
+        raise StorageError(f"{name} {text}: gs:// needs the package gcsfs (pip install gcsfs): {error}") from error
+    except Exception as error:  # of the client: no credentials, no such bucket, no network
+        message = (
+            f"{name} {text}: cannot be reached ({type(error).__name__}: {error}); are bucket and credentials right?"
+        )
+        raise StorageError(message) from error
+    return place
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` lies in an object store."""
+    return bool(_ADDRESS.match(os.fspath(path)))
+
+
+@contextmanager
+def written(target: epath.Path) -> Iterator[Path]:
+    """A local file to write, which becomes `target` when the block ends well: no part of it is ever there."""
+    if not is_address(target):
+        path = Path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")  # another may be writing the same file
+        try:
+            yield partial
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        partial = Path(folder) / target.name
+        yield partial
+        with partial.open("rb") as source, target.open("wb") as out:  # an object appears when it is complete
+            shutil.copyfileobj(source, out, 1 << 24)

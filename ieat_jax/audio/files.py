@@ -15,11 +15,11 @@ import numpy as np
 import soundfile
 import soxr
 
+from ieat_jax.audio.flac import SAMPLE_RATE, off_grid, on_grid
 from ieat_jax.audio.streams import Stream, StreamError, find_streams
 from ieat_jax.errors import UserError
 from ieat_jax.storage import StorageError, without_address
 
-SAMPLE_RATE = 16_000
 MIN_SECONDS = 0.1
 SAMPLE_RATES = (8_000, 192_000)
 MAX_CHANNELS = 8
@@ -53,20 +53,35 @@ def read_audio(path: str | os.PathLike, *, max_seconds: float, root: str | os.Pa
     Channels are averaged; channels that cancel each other are refused. With `root`, a path (relative paths start
     there) whose target lies outside of it is refused, symbolic links included. All streams of a file that holds
     several are read. Headers are checked before anything is decoded, and no more than `max_seconds` is ever allocated.
+    Samples are rounded to 24 bits, see `flac.on_grid`.
 
     Raises:
         AudioError: whatever is wrong, with a code.
     """
     with _opened_streams(path, max_seconds, root) as sounds:
-        decoded = [(sound.samplerate, *_decode(path, sound)) for sound in sounds]
-        _check_levels(path, [levels for _, _, levels in decoded])
-        if len({rate for rate, _, _ in decoded}) == 1:  # the seams are those of one recording
-            decoded = [(decoded[0][0], np.concatenate([mono for _, mono, _ in decoded]), None)]
-        heard = [
-            mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE).astype(np.float32)
-            for rate, mono, _ in decoded
-        ]
-        return np.ascontiguousarray(np.concatenate(heard))
+        return _heard(path, sounds)
+
+
+def read_audio_bytes(data: bytes, *, max_seconds: float, where: str) -> np.ndarray:
+    """As `read_audio`, of the bytes of a file; `where` names them in messages.
+
+    Raises:
+        AudioError: whatever is wrong, with a code.
+    """
+    with _streams_of_bytes(data, max_seconds, where) as sounds:
+        return _heard(where, sounds)
+
+
+def _heard(path: str | os.PathLike, sounds: list[soundfile.SoundFile]) -> np.ndarray:
+    decoded = [(sound.samplerate, *_decode(path, sound)) for sound in sounds]
+    _check_levels(path, [levels for _, _, levels in decoded])
+    if len({rate for rate, _, _ in decoded}) == 1:  # the seams are those of one recording
+        decoded = [(decoded[0][0], np.concatenate([mono for _, mono, _ in decoded]), None)]
+    heard = [
+        mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE).astype(np.float32)
+        for rate, mono, _ in decoded
+    ]
+    return off_grid(*on_grid(np.concatenate(heard)))
 
 
 def count_samples(path: str | os.PathLike, *, max_seconds: float, root: str | os.PathLike | None = None) -> int:
@@ -77,6 +92,29 @@ def count_samples(path: str | os.PathLike, *, max_seconds: float, root: str | os
     """
     with _opened_streams(path, max_seconds, root) as sounds:
         return sum(math.ceil(sound.frames * SAMPLE_RATE / sound.samplerate) for sound in sounds)
+
+
+def count_audio_bytes(data: bytes, *, where: str) -> int:
+    """As `count_samples`, of the bytes of a file of any length.
+
+    Raises:
+        AudioError: with the codes of `read_audio`.
+    """
+    with _streams_of_bytes(data, math.inf, where) as sounds:
+        return sum(math.ceil(sound.frames * SAMPLE_RATE / sound.samplerate) for sound in sounds)
+
+
+@contextmanager
+def _streams_of_bytes(data: bytes, max_seconds: float, where: str) -> Iterator[list[soundfile.SoundFile]]:
+    try:
+        if not data:
+            raise AudioError("empty", where, "the file has no bytes")
+        with ExitStack() as stack:
+            yield _streams(where, data, max_seconds, stack, None)
+    except UserError:
+        raise
+    except Exception as error:  # what a decoder makes of bytes that nobody has met before
+        raise AudioError("not_audio", where, f"cannot be decoded ({type(error).__name__}: {error})") from error
 
 
 @contextmanager
@@ -96,21 +134,26 @@ def _opened_streams(
 
 
 def _streams(
-    path: str | os.PathLike, data: mmap.mmap, max_seconds: float, stack: ExitStack, root: str | os.PathLike | None
+    path: str | os.PathLike,
+    data: mmap.mmap | bytes,
+    max_seconds: float,
+    stack: ExitStack,
+    root: str | os.PathLike | None,
 ) -> list[soundfile.SoundFile]:
     try:
         streams = find_streams(data)
     except StreamError as error:
         raise AudioError(error.code, path, error.message) from error
-    data.madvise(mmap.MADV_DONTNEED)  # what was looked through need not stay in memory
-    whole = streams == [Stream(0, len(data))]
+    whole = not isinstance(data, bytes) and streams == [Stream(0, len(data))]
+    if not isinstance(data, bytes):
+        data.madvise(mmap.MADV_DONTNEED)  # what was looked through need not stay in memory
     sounds = [
         stack.enter_context(_opened(path, os.open(locate(path, root), os.O_RDONLY) if whole else _Window(data, stream)))
         for stream in streams
     ]
     for sound, stream in zip(sounds, streams, strict=True):
         _check_header(path, sound, len(stream.head) + stream.end - stream.start)
-    _check_length(path, sum(sound.frames / sound.samplerate for sound in sounds), max_seconds)
+    check_length(path, sum(sound.frames / sound.samplerate for sound in sounds), max_seconds)
     return sounds
 
 
@@ -128,7 +171,7 @@ def check_waveform(waveform: np.ndarray, max_seconds: float, *, where: str = "th
         raise AudioError("not_audio", where, f"holds {array.dtype}, not numbers")
     if array.dtype.kind in "iu":
         raise AudioError("out_of_range", where, f"holds {array.dtype}; divide it by {np.iinfo(array.dtype).max + 1}")
-    _check_length(where, len(array) / SAMPLE_RATE, max_seconds)
+    check_length(where, len(array) / SAMPLE_RATE, max_seconds)
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)
     levels = _Levels.of(1)
@@ -201,7 +244,7 @@ def _mapped(file: Path, path: str | os.PathLike) -> Iterator[mmap.mmap]:
 class _Window:
     """A stream of a file as a file of its own. It has no name: libsndfile's would take `.raw` for a format."""
 
-    def __init__(self, data: mmap.mmap, stream: Stream):
+    def __init__(self, data: mmap.mmap | bytes, stream: Stream):
         self._data, self._stream, self._at = data, stream, 0
         self._size = len(stream.head) + stream.end - stream.start
 
@@ -248,7 +291,12 @@ def _check_header(path: str | os.PathLike, sound: soundfile.SoundFile, size: int
         raise AudioError("lying_header", path, f"the header promises {frames} samples, far more than {size} bytes hold")
 
 
-def _check_length(path: str | os.PathLike, seconds: float, max_seconds: float) -> None:
+def check_length(path: str | os.PathLike, seconds: float, max_seconds: float) -> None:
+    """Refuse sound that is too short or too long to be used.
+
+    Raises:
+        AudioError: too_short or too_long.
+    """
     if seconds < MIN_SECONDS:
         raise AudioError("too_short", path, f"{seconds:.3f} s of audio; at least {MIN_SECONDS} s are needed")
     if seconds > max_seconds:

@@ -75,13 +75,36 @@ class InitConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class FeaturesConfig(Section):
+    """Which features of a data set of TFDS make a record: NAME, or NAME/INNER; =TEXT is the same text for all.
+
+    Without any, the data set is one of `prepare tfds`.
+    """
+
+    AT: ClassVar[str] = "config.data.sources.NAME.features"
+    audio: str = text()  # what the user says: the bytes of a sound file, or numbers
+    rate: int = number(0, least=8000, most=192_000, also=(0,))  # numbers of `audio` in a second; 0 = it is a file
+    words: str = text()  # of it
+    reply: str = text()  # in words
+    emotion: str = text()
+    intensity: str = text()
+    style: str = text()  # of the reply
+    cause: str = text()  # why the user feels so
+    id: str = text()  # of the dialogue; '' = NAME-1, NAME-2, ..
+    language: str = text()  # such as '=en'
+    speaker: str = text()
+    turns: str = text()  # the sequence that the turns of a dialogue are in; '' = an example is one turn
+
+
+@dataclasses.dataclass(frozen=True)
 class SourceConfig(Section):
     """One source of the mixture."""
 
     AT: ClassVar[str] = "config.data.sources.NAME"
-    records: str = text()  # JSONL file
+    records: str = text()  # JSONL file, folder of `prepare shards`, or tfds:NAME:VERSION[SPLIT] or tfds:FOLDER[SPLIT]
     audio_root: str = text()  # folder that its audio paths start from; '' = the file's own
     weight: float = number(1.0, least=0)  # share of the mixture; 0 leaves the source out
+    features: FeaturesConfig = section(FeaturesConfig)  # of TFDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +160,8 @@ class DataConfig(Section):
     balance: float = number(0.0, least=0, most=1)  # 0 = emotions as they occur, 1 = about equally often, by repeating
     privileged: bool = flag(True)  # text readers (the teacher, stage write) are told what the user feels and why
     max_bad_share: float = number(0.02, least=0, most=1)  # a run stops when more of its records than this are bad
+    # what is compared of shards when a run starts, besides their lengths: 'auto' = their hashes, up to 4 GiB of them
+    check_shards: str = one_of("auto", ("auto", "all", "length"))
     read_threads: int = number(2, least=1)  # threads that read ahead
     read_ahead: int = number(4, least=1)  # batches that they may be ahead
     shapes: Shapes = section(Shapes)

@@ -62,8 +62,8 @@ def read_objects(path: str | Path) -> Iterator[tuple[int, dict | RecordError]]:
         yield number, object_of_line(path, number, content)
 
 
-def read_lines(path: str | Path) -> Iterator[Line]:
-    """Every line that is not blank, in constant memory.
+def read_lines(path: str | Path, *, begin: int = 0, number: int = 1) -> Iterator[Line]:
+    """Every line that is not blank, in constant memory; from line `number` on, which begins at byte `begin`.
 
     Lines end at newline bytes only: U+2028 and its like are text.
 
@@ -78,11 +78,11 @@ def read_lines(path: str | Path) -> Iterator[Line]:
             kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
             raise RecordError("not_a_file", path, 0, f"is {kind}; records are read from a JSON-lines file")
         with path.open("rb") as file:
-            number = end = 0
+            number, end = number - 1, begin
             head = file.read(HEAD).lstrip()
             if head.count(b"\0") > 1 and not head.startswith(b"{"):  # said once, not for every line
                 raise RecordError("not_text", path, 0, "is no text; records are read from a JSON-lines file in UTF-8")
-            file.seek(0)
+            file.seek(begin)
             while line := file.readline(MAX_LINE_BYTES + 1):
                 number, begin, end = number + 1, end, end + len(line)
                 too_long = len(line) > MAX_LINE_BYTES

@@ -56,7 +56,12 @@ def gather(config: RunConfig, workdir: Path, mesh: jax.sharding.Mesh, *, resumin
     check_tokenizer(config, tokenizer)
     codec = _codec(config, earlier, workdir if resuming else None)
     quarantine = Quarantine(config.data.max_bad_share, workdir / QUARANTINE if jax.process_index() == 0 else None)
-    sources = open_sources(config.data.sources, quarantine, codec=None if codec is None else codec.identity())
+    sources = open_sources(
+        config.data.sources,
+        quarantine,
+        codec=None if codec is None else codec.identity(),
+        check_shards=config.data.check_shards,
+    )
     quarantine.check()
     if codec is not None and not any(source.index.facts["spoken"] for source in sources):
         raise TrainError(

@@ -10,6 +10,7 @@ import jax
 
 from ieat_jax.codecs.load import load_codec
 from ieat_jax.config.sections import RunConfig
+from ieat_jax.data.sources.tfds import folder_named
 from ieat_jax.model.sharding import make_mesh
 from ieat_jax.runs.folder import read_config
 from ieat_jax.storage import local_path
@@ -64,7 +65,7 @@ def _files(config: RunConfig, made_later: Path | None) -> Iterator[tuple[str, Pa
     for name, source in sources.items():
         if not source.records:
             raise TrainError(f"config.data.sources.{name}.records is empty: give the path of its records")
-        named[f"config.data.sources.{name}.records"] = source.records
+        named[f"config.data.sources.{name}.records"] = folder_named(source.records)
         named[f"config.data.sources.{name}.audio_root"] = source.audio_root
     for field, path in named.items():
         file = local_path(path, field)

@@ -7,25 +7,31 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ieat_jax.audio.codec import check_identity
-from ieat_jax.config.sections import SourceConfig
+from ieat_jax.config.sections import FeaturesConfig, SourceConfig
 from ieat_jax.data.quarantine import Quarantine
+from ieat_jax.data.sources.array_record import ArrayRecords
 from ieat_jax.data.sources.jsonl import JsonLines
 from ieat_jax.data.sources.source import Source
 from ieat_jax.data.sources.store import DataError
+from ieat_jax.data.sources.tfds import PREFIX, TfdsRecords
 from ieat_jax.data.understood import told_of_report
 from ieat_jax.storage import local_path
 
 
 def open_sources(
-    settings: Mapping[str, SourceConfig], quarantine: Quarantine, *, codec: dict | None = None
+    settings: Mapping[str, SourceConfig],
+    quarantine: Quarantine,
+    *,
+    codec: dict | None = None,
+    check_shards: str = "auto",
 ) -> list[Source]:
     """Open `config.data.sources`: a weight of 0 leaves a source out.
 
-    `codec`: identity of the codec that the run speaks with; units of another one are refused. Labels that nobody
-    understands, and keys that nobody reads, are reported on stderr.
+    `codec`: identity of the codec that the run speaks with; units of another one are refused. `check_shards`: see
+    `array_record.ArrayRecords`. Labels that nobody understands, and keys that nobody reads, are reported on stderr.
 
     Raises:
-        DataError: no source has a weight above 0, or an audio_root is not there.
+        DataError: no source has a weight above 0, or an audio_root is not there, or shards are damaged.
         StorageError: records or audio in an object store.
         RecordError: a file that cannot be read.
         CodecError: units of another codec.
@@ -35,7 +41,7 @@ def open_sources(
     for name, entry in sorted(settings.items()):
         if not entry.weight > 0:
             continue
-        source = _open(name, entry)
+        source = _open(name, entry, check_shards)
         for place, code, message in source.bad():
             quarantine.expect(1)
             quarantine.note(place, code, message)
@@ -51,11 +57,18 @@ def open_sources(
     return sources
 
 
-def _open(name: str, entry: SourceConfig) -> Source:
+def _open(name: str, entry: SourceConfig, check_shards: str) -> Source:
     """The source that `config.data.sources.NAME` names; each kind of path is a line here."""
-    path = local_path(entry.records, f"config.data.sources.{name}.records")
+    field, weight = f"config.data.sources.{name}", float(entry.weight)
+    if entry.records.startswith(PREFIX):
+        return TfdsRecords(entry.records, entry.features, key=name, weight=weight)
+    if entry.features != FeaturesConfig():
+        raise DataError(f"{field}.features: only a data set of TFDS has features; its records begin with {PREFIX}")
+    path = local_path(entry.records, f"{field}.records")
+    if path.is_dir():
+        return ArrayRecords(path, key=name, weight=weight, check=check_shards)
     root = _root(name, entry)
-    return JsonLines(path, key=name, weight=float(entry.weight), audio_root=root)
+    return JsonLines(path, key=name, weight=weight, audio_root=root)
 
 
 def _root(name: str, entry: SourceConfig) -> Path | None:
