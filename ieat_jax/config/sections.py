@@ -83,7 +83,7 @@ class FeaturesConfig(Section):
 
     AT: ClassVar[str] = "config.data.sources.NAME.features"
     audio: str = text()  # what the user says: the bytes of a sound file, or numbers
-    rate: int = number(0, least=8000, most=192_000, also=(0,))  # numbers of `audio` in a second; 0 = it is a file
+    rate: int = number(0, least=8000, most=192_000, also=(0,))  # numbers of `audio` in a second; 0 = as it says itself
     words: str = text()  # of it
     reply: str = text()  # in words
     emotion: str = text()

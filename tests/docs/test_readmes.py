@@ -115,6 +115,8 @@ THEIRS = {
     "handover.json",
     "metrics.jsonl",
     "config.json",
+    "card.json",
+    "index/",
     "tensorboard/",
     "configs/mine.py",
 }

@@ -1,15 +1,19 @@
 """Spoken dialogues whose recordings are of all kinds, as JSON lines, and as shards made without Beam."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from ieat_jax.config.sections import InjectionConfig, Shapes
+from ieat_jax.config.sections import InjectionConfig, Shapes, SourceConfig
+from ieat_jax.data.batch import Batch
 from ieat_jax.data.layout import LayoutOptions
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.sources.array_record import SHARDS
+from ieat_jax.data.sources.open import open_sources
+from ieat_jax.packing.pipeline import make_batches, make_plan
 from ieat_jax.packing.spec import RowSpec
 from ieat_jax.preparation.shards.cut import cut, look_through
 from ieat_jax.preparation.shards.gather import gather
@@ -19,6 +23,7 @@ from ieat_jax.text.chat import ChatFormat
 from ieat_jax.text.tokenizer import train_tokenizer
 
 TEXTS = ["I lost my keys.", "The bus was late.", "We won the match.", "It is raining.", "He called me back."]
+STEPS = (0, 1, 17)  # whose batches are compared
 # name, rate, channels, subtype, peak: whole numbers of 16 kHz, and what is resampled, averaged or beyond -1..1
 KINDS = {
     "plain.wav": (16000, 1, "PCM_16", 0.4),
@@ -98,3 +103,19 @@ def row_spec():
         seed=3,
         window=4,
     )
+
+
+def hashes(records, spec, **fields):
+    """Hash of the batch of each of STEPS."""
+    quarantine = Quarantine(0.0)
+    sources = open_sources({"mine": SourceConfig(str(records), **fields)}, quarantine)
+    plan = make_plan(sources, spec, quarantine)
+    data = make_batches(sources, spec, plan, batch_size=4, steps=max(STEPS) + 1)
+    found = []
+    for step in STEPS:
+        made = hashlib.sha256()
+        for name in Batch.__dataclass_fields__:
+            array = np.asarray(getattr(data[step].batch, name))
+            made.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+        found.append(made.hexdigest())
+    return found

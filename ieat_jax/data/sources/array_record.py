@@ -118,7 +118,11 @@ class ArrayRecords:
         return shard, number - int(self._ends[shard - 1] if shard else 0)
 
     def record(self, number: int) -> Record:
-        """See `source.Source`."""
+        """See `source.Source`.
+
+        Raises:
+            DataError: the shard is damaged.
+        """
         shard, place = self._at(number)
         begin, size = (int(self.index[name][number]) for name in ("begin", "size"))
         try:

@@ -56,7 +56,8 @@ class FeatureMap:
                     raise ConfigError(f"{field}.{name} = {path!r}: {message}")
         found = _inside(features, self._audio) if self._audio else None
         numbers = found is not None and getattr(found, "np_dtype", None) is not None and _is_number(found)
-        if numbers and not config.rate:
+        self._rate = config.rate or getattr(found, "sample_rate", None) or 0
+        if numbers and not self._rate:
             raise ConfigError(
                 f"{field}.rate: the sound of {self._audio} is given as numbers; say how many are a second"
             )
@@ -81,7 +82,7 @@ class FeatureMap:
                 value = self._text(field, example, index)
                 if value is not None:
                     _put(turn, path, value)
-            if self._value(config.audio, example, index) is not None:
+            if self._sound(example, index) is not None:
                 turn["split_audio_file"] = f"{config.audio}-{index + 1}"
             turn.setdefault("text", "")
             turns.append(turn)
@@ -95,10 +96,14 @@ class FeatureMap:
         Raises:
             AudioError: it is no sound.
         """
-        value = self._value(self._audio, example, turn)
+        value = self._sound(example, turn)
         if value is None or isinstance(value, bytes):
-            return value or None
-        return as_wav(np.asarray(value), self._config.rate, where)
+            return value
+        return as_wav(np.asarray(value), self._rate, where)
+
+    def _sound(self, example: Mapping[str, Any], turn: int) -> Any:
+        value = self._value(self._audio, example, turn)
+        return None if value is None or len(value) == 0 else value
 
     def measured(self, example: Mapping[str, Any], turn: int, where: str) -> tuple[bytes, int, str]:
         """(bytes of the sound of a turn, how many samples it has at 16 kHz at most, code of what is wrong with it)."""
@@ -146,8 +151,6 @@ def as_wav(samples: np.ndarray, rate: int, where: str) -> bytes:
     """
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "iuf":
         raise AudioError("not_audio", where, f"{samples.dtype} of shape {samples.shape} is no sound")
-    if not samples.size:
-        raise AudioError("empty", where, "there are no samples")
     if samples.dtype.kind in "iu":
         if samples.min() < -(1 << 15) or samples.max() >= 1 << 15:
             raise AudioError("out_of_range", where, "whole numbers beyond 16 bits; give fractions between -1 and 1")

@@ -10,6 +10,7 @@ with the arrays `lines` and `line_end`: each record as JSON; sound is read when 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -65,7 +66,7 @@ class TfdsRecords:
         self._split = found["split"] or "train"
         builder = _builder(found["name"], self.name, f"config.data.sources.{self.key or 'NAME'}.records")
         if self._split.split("[")[0] not in builder.info.splits:
-            known = ", ".join(builder.info.splits) or "none"
+            known = ", ".join(sorted(builder.info.splits)) or "none"
             raise DataError(f"{self.name}: there is no split {self._split!r}; it has {known}")
         self.folder = Path(os.path.abspath(builder.data_path))
         _check_files(self.name, builder, self._split.split("[")[0])
@@ -73,8 +74,12 @@ class TfdsRecords:
             self._features, builder.info.features, f"config.data.sources.{self.key or 'NAME'}.features"
         )
         try:
+            if not builder.info.splits[self._split].num_examples:
+                raise DataError(f"{self.name}: there are no examples in {self._split}")
             self._data = builder.as_data_source(self._split)
             len(self._data)
+        except UserError:
+            raise
         except Exception as error:  # of TFDS, which has no class for it
             raise DataError(
                 f"{self.name}: cannot be read ({_first(error)}); its format must be array_record"
@@ -84,7 +89,11 @@ class TfdsRecords:
         return len(self.index)
 
     def record(self, number: int) -> Record:
-        """See `source.Source`."""
+        """See `source.Source`.
+
+        Raises:
+            DataError: the index is of another version of this program.
+        """
         ends = self.index["line_end"]
         content = self.index["lines"][int(ends[number - 1]) if number else 0 : int(ends[number])].tobytes()
         found = parse_line(content, path=self.name, number=int(self.index["example"][number]) + 1)
@@ -100,7 +109,11 @@ class TfdsRecords:
         return f"{self._place(number)}: {self.record(number).dialogue_id}"
 
     def samples(self, number: int, turn: int, max_seconds: float) -> int:
-        """See `source.Source`."""
+        """See `source.Source`.
+
+        Raises:
+            AudioError: what is wrong with it.
+        """
         where = f"{self._place(number)}: turn {turn + 1}"
         count = int(self.index["samples"][int(self.index["offsets"][number]) + turn])
         if count < 0:
@@ -193,6 +206,7 @@ def _builder(name: str, spec: str, field: str) -> Any:
     import tensorflow_datasets as tfds  # half a second, which other sources need not wait for
 
     try:
+        _read_audio_features(tfds)
         if (folder := local_path(name, field)).is_dir():
             return tfds.builder_from_directory(folder)
         return tfds.builder(name, try_gcs=False)
@@ -203,6 +217,26 @@ def _builder(name: str, spec: str, field: str) -> Any:
             f"{spec}: is no data set that is prepared here ({_first(error)}); give tfds:FOLDER, the folder that holds "
             "its dataset_info.json"
         ) from error
+
+
+def _read_audio_features(tfds: Any) -> None:
+    """Let TFDS read its feature Audio, which it makes with TensorFlow alone, as what it keeps: numbers, or a file."""
+    if importlib.util.find_spec("tensorflow") is not None:
+        return
+
+    def made(cls: type, value: Any) -> Any:
+        if value.lazy_decode:
+            return tfds.features.Text()
+        feature = tfds.core.features.feature
+        kept = tfds.features.Tensor(
+            shape=feature.from_shape_proto(value.shape),
+            dtype=feature.dtype_from_str(value.dtype),
+            encoding=value.encoding,
+        )
+        kept.sample_rate = value.sample_rate or None
+        return kept
+
+    tfds.features.Audio.from_json_content = classmethod(made)
 
 
 def _check_files(name: str, builder: Any, split: str) -> None:

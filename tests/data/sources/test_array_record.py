@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import pickle
 import shutil
@@ -12,18 +11,11 @@ import pytest
 from helpers import spoken_corpus
 
 from ieat_jax.audio.files import AudioError
-from ieat_jax.config.sections import SourceConfig
-from ieat_jax.data.batch import Batch
-from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import to_json
 from ieat_jax.data.sources import array_record
 from ieat_jax.data.sources.array_record import ArrayRecords
 from ieat_jax.data.sources.jsonl import JsonLines
-from ieat_jax.data.sources.open import open_sources
 from ieat_jax.data.sources.store import DataError
-from ieat_jax.packing.pipeline import make_batches, make_plan
-
-STEPS = (0, 1, 17)
 
 
 @pytest.fixture(scope="module")
@@ -44,28 +36,12 @@ def copy(shards, tmp_path):
     return tmp_path / "copy"
 
 
-def hashes(records, spec, **fields):
-    """Hash of the batch of each of STEPS."""
-    quarantine = Quarantine(0.0)
-    sources = open_sources({"mine": SourceConfig(str(records), **fields)}, quarantine)
-    plan = make_plan(sources, spec, quarantine)
-    data = make_batches(sources, spec, plan, batch_size=4, steps=max(STEPS) + 1)
-    found = []
-    for step in STEPS:
-        made = hashlib.sha256()
-        for name in Batch.__dataclass_fields__:
-            array = np.asarray(getattr(data[step].batch, name))
-            made.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
-        found.append(made.hexdigest())
-    return found
-
-
 def test_batches_are_those_of_the_json_lines(corpus, shards):
     spec = spoken_corpus.row_spec()
-    of_lines = hashes(corpus, spec)
-    assert len(set(of_lines)) == len(STEPS)
-    assert hashes(shards, spec) == of_lines
-    assert hashes(shards, dataclasses.replace(spec, seed=4)) != of_lines
+    of_lines = spoken_corpus.hashes(corpus, spec)
+    assert len(set(of_lines)) == len(spoken_corpus.STEPS)
+    assert spoken_corpus.hashes(shards, spec) == of_lines
+    assert spoken_corpus.hashes(shards, dataclasses.replace(spec, seed=4)) != of_lines
 
 
 def test_sixteen_bits_are_exact_where_the_recordings_have_them(corpus, tmp_path):
