@@ -45,6 +45,15 @@ def path_argument(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error).lstrip()) from error
 
 
+def place_argument(text: str) -> Path | str:
+    """Read an argument that names a file or folder, here or at gs://, which `storage.open_place` opens.
+
+    Raises:
+        argparse.ArgumentTypeError: it is the address of another object store.
+    """
+    return text if text.startswith("gs://") else path_argument(text)
+
+
 class _Output(argparse.Action):
     """Takes the path of something that will be written, and refuses it now where that could not be done later."""
 
@@ -53,8 +62,9 @@ class _Output(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
     ) -> None:
-        folder = values.suffix != ".jsonl" if self.folder is None else self.folder
-        check_writable(values, self.option_strings[0], folder=folder)
+        if isinstance(values, Path):  # an address is tried when it is opened
+            folder = values.suffix != ".jsonl" if self.folder is None else self.folder
+            check_writable(values, self.option_strings[0], folder=folder)
         setattr(namespace, self.dest, values)
 
 
@@ -73,15 +83,20 @@ def add_output(
     flag: str = "--out",
     required: bool = True,
     folder: bool | None = True,
+    remote: bool = False,
 ) -> None:
     """Add the argument that says where a command writes `what`, a folder or a file; None: a file if it ends in .jsonl.
+
+    `remote`: it may be at gs://.
 
     One rule for all commands: folders that are missing are made, when there is something to write; what could not be
     written is refused, by a StorageError, when the arguments are read.
     """
     action = {True: _Output, False: _OutputFile, None: _OutputEither}[folder]
     words = f"{what}; missing folders are made"
-    parser.add_argument(flag, required=required, type=path_argument, action=action, help=words)
+    parser.add_argument(
+        flag, required=required, type=place_argument if remote else path_argument, action=action, help=words
+    )
 
 
 def exit_with(main: Callable[[], int | None]) -> None:

@@ -1,5 +1,6 @@
 """Every field of the configuration changes something: the batches, the computation, the update, or the run."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from helpers.tiny_stages import recipe, write_corpus
 
-from ieat_jax.config.defaults import get_defaults
+from ieat_jax.config.defaults import get_defaults, source
 from ieat_jax.config.recipes import fields, set_field, typed
+from ieat_jax.config.sections import FeaturesConfig
 from ieat_jax.data.batch import Batch
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.sources.open import open_sources
@@ -42,6 +44,8 @@ WATCHED = {
     "data.balance": "test_pipeline: balance",
     "data.max_bad_share": "test_pipeline: bad records",
     "data.shapes.frames": "test_loop: clips that share a window",
+    "data.check_shards": "test_array_record: flipped bits",
+    **{f"data.sources.train.features.{field.name}": "test_tfds" for field in dataclasses.fields(FeaturesConfig)},
     "data.read_threads": "test_pipeline: reading on from a step",
     "data.read_ahead": "test_pipeline: reading on from a step",
     "objective.extra": "test_own: a loss of a user's file",
@@ -172,7 +176,7 @@ def observed(config):
 
 def known_fields():
     config = get_defaults()
-    config.data.sources.train = {"records": "", "audio_root": "", "weight": 1.0}
+    config.data.sources.train = source("")
     return fields(config)
 
 

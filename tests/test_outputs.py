@@ -35,6 +35,8 @@ OUTPUTS = [
     ("prepare", ["tokenizer", "--records", "r.jsonl"], "--out", False),
     ("prepare", ["describe", "--records", "r.jsonl"], "--out", True),
     ("prepare", ["show", "--config", "x.py"], "--html", True),
+    ("prepare", ["shards", "--records", "r.jsonl"], "--out", False),
+    ("prepare", ["tfds", "--shards", "s", "--name", "n"], "--out", False),
 ]
 
 

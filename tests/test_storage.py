@@ -66,7 +66,7 @@ def test_every_flag_that_names_a_file_or_folder_reads_a_path():
         "evaluate": {"report --runs", "report --title"},
         "prepare": {
             "check --stage", "responses --llm", "responses --system-text", "import --option", "speak --command",
-            "shapes --config", "show --config",
+            "shapes --config", "show --config", "tfds --shards", "tfds --name", "tfds --version",
             *(f"{command} {flag}" for command in ("responses", "attribute")
               for flag in ("--llm", "--model", "--key-variable", "--extra")),
         },

@@ -86,9 +86,9 @@ class FeatureMap:
                 turn["split_audio_file"] = f"{config.audio}-{index + 1}"
             turn.setdefault("text", "")
             turns.append(turn)
-        value: dict[str, Any] = {"dialogue_id": self._text("id", example, 0) or name, "turns": turns}
+        made: dict[str, Any] = {"dialogue_id": self._text("id", example, 0) or name, "turns": turns}
         meta = {field: text for field in _META if (text := self._text(field, example, 0)) is not None}
-        return {**value, "ieat_meta": meta} if meta else value
+        return {**made, "ieat_meta": meta} if meta else made
 
     def sound(self, example: Mapping[str, Any], turn: int, where: str) -> bytes | None:
         """The sound of turn `turn`, from 0, as the bytes of a file; None = there is none.
@@ -195,7 +195,7 @@ def _inside(features: Any, path: str) -> Any:
 
 
 def _names(features: Any, before: str = "") -> list[str]:
-    found = []
+    found: list[str] = []
     for name, inner in features.items():
         inside = getattr(inner, "feature", inner)
         found += _names(inside, f"{before}{name}/") if hasattr(inside, "items") else [before + name]

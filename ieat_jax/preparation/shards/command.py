@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ieat_jax.audio.flac import BITS
-from ieat_jax.cli import path_argument
+from ieat_jax.cli import add_output, path_argument
 from ieat_jax.data.jsonl import RecordError
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.sources.array_record import INDEX, SHARDS, STORE, text_name
@@ -23,7 +23,7 @@ from ieat_jax.preparation.shards.gather import gather
 from ieat_jax.preparation.shards.make import DialogueMaker, Settings, ShardError, told_name
 from ieat_jax.preparation.shards.pipeline import run_pipeline
 from ieat_jax.preparation.units import MAX_SECONDS
-from ieat_jax.storage import check_writable, is_address, open_place
+from ieat_jax.storage import is_address, open_place
 
 SHARD_MIB = 256.0
 PROBED = 32  # dialogues, by which the size of all is foreseen
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--audio-root", type=path_argument, help="folder audio paths start from (default: the records')"
     )
-    parser.add_argument("--out", required=True, help="a new folder, here or at gs://BUCKET/FOLDER")
+    add_output(parser, "a new folder, here or at gs://BUCKET/FOLDER", remote=True)
     parser.add_argument(
         "--codec",
         type=path_argument,
@@ -79,8 +79,6 @@ def run(arguments: argparse.Namespace, options: Sequence[str]) -> int:
     """
     started = time.perf_counter()
     _check_options(arguments, options)
-    if not is_address(arguments.out):
-        check_writable(Path(arguments.out), "--out", folder=True)
     out = open_place(arguments.out, "--out")
     quarantine = Quarantine(arguments.max_bad_share)
     settings = Settings(

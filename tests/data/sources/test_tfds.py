@@ -94,7 +94,16 @@ def clips(tmp_path_factory):
 
 
 MAP = FeaturesConfig(
-    audio="file", words="info/said", reply="=I see.", emotion="label", id="name", language="=de", speaker="info/who"
+    audio="file",
+    words="info/said",
+    reply="=I see.",
+    emotion="label",
+    id="name",
+    language="=de",
+    speaker="info/who",
+    intensity="=strong",
+    style="=comfort",
+    cause="=the keys",
 )
 
 
@@ -105,6 +114,7 @@ def test_examples_are_records_by_a_map_of_features(clips):
     turn = record.turns[0]
     assert (record.dialogue_id, record.language, record.speaker) == ("u1", "de", "anna")
     assert (turn.text, turn.response_text, turn.emotion, turn.raw_emotion) == ("This is 1.", "I see.", "neutral", None)
+    assert (turn.intensity, turn.response_emotion, turn.cause.text) == ("strong", "comfort", "the keys")
     assert source.record(0).turns[0].emotion == "anger"
     assert source.record(4).turns[0].emotion is None  # TFDS writes -1 for none
     assert source.index["answered"].all()
