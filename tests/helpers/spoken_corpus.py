@@ -110,7 +110,7 @@ def hashes(records, spec, **fields):
     quarantine = Quarantine(0.0)
     sources = open_sources({"mine": SourceConfig(str(records), **fields)}, quarantine)
     plan = make_plan(sources, spec, quarantine)
-    data = make_batches(sources, spec, plan, batch_size=4, steps=max(STEPS) + 1)
+    data = make_batches(sources, spec, plan, batch_size=2, steps=max(STEPS) + 1)
     found = []
     for step in STEPS:
         made = hashlib.sha256()
