@@ -31,7 +31,7 @@ def gather(
 
     Raises:
         ShardError: a shard is missing, no dialogue is left, or units are of several codecs.
-        QuarantineError, LabelError: more is bad than accepted; then there is no index.
+        QuarantineError, LabelError: more is bad than accepted; then there is the quarantine, and no index.
     """
     tally, bad, shards = Tally(), [], []
     with tempfile.TemporaryDirectory() as folder, StoreWriter(Path(folder), STORE) as store:
@@ -49,8 +49,8 @@ def gather(
             for name, values in told["arrays"].items():
                 store.add(name, np.array(values, TYPES[name]))
             shards.append({"records": len(counts), "files": told["files"]})
+        _put(out / BAD, "".join(json.dumps(_note(each)) + "\n" for each in bad))  # for who has to repair them, too
         _check(out, tally, bad, sum(told.lines for job in jobs for told in job.parts), quarantine)
-        _put(out / BAD, "".join(json.dumps(_note(each)) + "\n" for each in bad))
         card = make_card(tally, settings, files, shards, bad)
         _put(out / README, write_card(card))
         _put(out / CARD, json.dumps(card, indent=1, ensure_ascii=False) + "\n")

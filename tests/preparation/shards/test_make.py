@@ -90,6 +90,7 @@ def test_too_much_that_is_bad_leaves_no_index(copy, tmp_path):
     with pytest.raises(QuarantineError, match="1 of 8 records are bad"):
         spoken_corpus.shards(copy, tmp_path / "out")
     assert not (tmp_path / "out" / "index").exists()
+    assert json.loads((tmp_path / "out" / "quarantine.jsonl").read_text())["line"] == 3
     change(copy, 3, json.loads(copy.read_text().splitlines()[7]) | {"dialogue_id": "d2"})
     text = copy.read_text().replace('"sad"', '"sadd"')
     copy.write_text(text)
