@@ -7,7 +7,9 @@ return total, weight  # a sum over whatever the loss counts, and how many that i
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import hashlib
 import inspect
 import traceback
 from collections.abc import Callable, Collection
@@ -74,6 +76,24 @@ def own_losses(
         functions[name] = _checked(load_function(path, name), path, name, stage)
         factors[name] = float(factor)
     return functions, factors
+
+
+def own_contents(settings: ObjectiveConfig) -> dict[str, str]:
+    """Return {FILE.py:NAME: a hash of what its file says}, of the files of `config.objective.extra`.
+
+    A function may use all that stands beside it. Only `get_config` does not count, where the file is the recipe: what
+    it returns is compared field by field.
+    """
+    return {spec: _content(Path(spec.rpartition(":")[0])) for spec, _ in settings.extra}
+
+
+def _content(path: Path) -> str:
+    content = path.read_bytes()
+    lines = content.splitlines()
+    for node in reversed(ast.parse(content).body):
+        if isinstance(node, ast.FunctionDef) and node.name == "get_config":
+            del lines[node.lineno - 1 : node.end_lineno]
+    return hashlib.sha256(b"\n".join(filter(None, map(bytes.rstrip, lines)))).hexdigest()[:16]
 
 
 def _checked(function: Callable[..., Any], path: str, name: str, stage: str) -> Own:

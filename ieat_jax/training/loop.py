@@ -20,6 +20,7 @@ from ieat_jax.data.sources.jsonl import fingerprints
 from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.partition import split
 from ieat_jax.model.sharding import make_mesh
+from ieat_jax.objectives.own import own_contents
 from ieat_jax.objectives.stages import make_objective, stage_of
 from ieat_jax.packing.plan import ORDER
 from ieat_jax.runs.checkpoints import Checkpoints, load_frozen, save_frozen
@@ -44,7 +45,7 @@ from ieat_jax.training.metrics import MetricWriter, Window
 from ieat_jax.training.optimizer import abstract_state, init_state, make_optimizer, too_many_bad_steps, updates_done
 from ieat_jax.training.placement import check_batch, put_batch
 from ieat_jax.training.preemption import STOPPED, Asked, Preemption
-from ieat_jax.training.resume import TrainError, check_allowed, check_resume, check_stage
+from ieat_jax.training.resume import OWN, TrainError, check_allowed, check_resume, check_stage
 from ieat_jax.training.rows import check_shapes, make_row_spec
 from ieat_jax.training.same import check_same, material, program
 from ieat_jax.training.setup import Ingredients, gather, same_content, sequences
@@ -109,6 +110,7 @@ def _train(
         "order": ORDER,
         "data": fingerprints(config.data.sources, parts.sources),
         "codec": None if codec is None else codec.identity(),
+        OWN: own_contents(config.objective),
     }
     with preemption.interruptible():
         check_same("data", lambda: material(parts, metadata, begun))
