@@ -55,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ieat_jax.importers.gather import Targets, import_corpus, report
 
     if arguments.list:
+        if arguments.corpus is not None:
+            raise CorpusError(f"--list stands alone: it names all corpora; leave out {arguments.corpus}")
         print_list()
         return 0
     if arguments.corpus is None or arguments.folder is None or arguments.out is None:
