@@ -114,21 +114,21 @@ def _checked(function: Callable[..., Any], path: str, name: str, stage: str) -> 
             value = function(model, batch, forward)
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"{where}{_line(path, error)}: {_said(error)}. {_usable(stage, forward)}") from error
         return _measured(where, value)
 
     return checked
 
 
-def _line(path: str, error: Exception) -> str:
+def _line(path: str, error: BaseException) -> str:
     """Where in the file the error was raised: the last of its lines that took part."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename) == Path(path)]
     return f", line {lines[-1]}" if lines else ""
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """The first line of an error; JAX's go on for pages."""
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}".rstrip(".")
 

@@ -27,6 +27,7 @@ from ieat_jax.runs.checkpoints import Checkpoints, load_frozen, save_frozen
 from ieat_jax.runs.claim import Claim
 from ieat_jax.runs.folder import (
     CHECKPOINTS,
+    CONFIG,
     FROZEN,
     HANDOVER,
     QUARANTINE,
@@ -41,6 +42,8 @@ from ieat_jax.training.clock import Throughput
 from ieat_jax.training.console import say, working
 from ieat_jax.training.feed import Feed
 from ieat_jax.training.initialise import initialise
+from ieat_jax.training.metric_files import set_aside
+from ieat_jax.training.metrics import FILE as METRICS
 from ieat_jax.training.metrics import MetricWriter, Window
 from ieat_jax.training.optimizer import abstract_state, init_state, make_optimizer, too_many_bad_steps, updates_done
 from ieat_jax.training.placement import check_batch, put_batch
@@ -108,7 +111,7 @@ def _train(
     metadata = {
         "config": as_plain(config),
         "order": ORDER,
-        "data": fingerprints(config.data.sources, parts.sources),
+        "data": _fingerprints(parts),
         "codec": None if codec is None else codec.identity(),
         OWN: own_contents(config.objective),
     }
@@ -143,6 +146,12 @@ def _train(
         say(f"finished: {result.step} of {config.train.steps} steps, in {workdir}")
         say(_what_next(config, workdir))
     return result
+
+
+def _fingerprints(parts: Ingredients) -> dict[str, dict[str, Any]]:
+    """Of every source, what it is as far as the run's stage reads it."""
+    found, hears = fingerprints(parts.config.data.sources, parts.sources), stage_of(parts.config).hears
+    return {name: {part: value for part, value in of.items() if hears or part != "audio"} for name, of in found.items()}
 
 
 def _what_next(config: RunConfig, workdir: Path) -> str:
@@ -187,6 +196,7 @@ def _begin(
         window = Window(restored.metadata.get(WINDOW))
         return _Start(restored.step, abstract, state, frozen, optimizer, schedule, window, restored.metadata.get(DATA))
     model, handover = initialise(config, mesh, parts.earlier)
+    _begin_anew(workdir)
     say(handover.summary())
     trainable, frozen = split(model, config.optimizer.rules)
     save_run_files(workdir, config, parts.tokenizer, parts.codec)
@@ -197,6 +207,15 @@ def _begin(
     counts = [sum(int(np.prod(leaf.shape)) for leaf in part.values()) for part in (trainable, frozen)]
     say(f"stage {config.stage}: {counts[0] / 1e6:.2f} M parameters train, {counts[1] / 1e6:.2f} M are frozen")
     return _Start(0, abstract, state, frozen, optimizer, schedule, Window(), None)
+
+
+def _begin_anew(workdir: Path) -> None:
+    """Say where an earlier attempt left files but no checkpoint, and keep what it logged."""
+    if jax.process_index() or not any((workdir / name).exists() for name in (CONFIG, METRICS)):
+        return
+    kept = set_aside(workdir / METRICS)
+    more = f"; what was logged is kept in {kept.name}" if kept else ""
+    say(f"{workdir}: an earlier attempt left no checkpoint here, and the run begins anew{more}")
 
 
 class _Loop:

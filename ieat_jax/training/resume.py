@@ -121,6 +121,11 @@ def _losses(state: Mapping[str, Any], config: Any) -> list[tuple[str, float, Any
 
 def _other(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """In what a source is another one, by the fingerprints that were known then; '' = it is the same."""
-    differing: Iterable[str] = [name for name, value in then.items() if name != "weight" and now.get(name) != value]
+    differing: Iterable[str] = [
+        name
+        for name, value in then.items()
+        # A stage that hears nothing does not depend on recordings; earlier versions noted theirs all the same.
+        if name != "weight" and (name != "audio" or name in now) and now.get(name) != value
+    ]
     words = [PARTS.get(name, PARTS["content"]) for name in differing]
     return " and ".join(dict.fromkeys(words)) + " than then" if words else ""
