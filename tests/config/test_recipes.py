@@ -9,6 +9,7 @@ from ieat_jax.config.recipes import (
     from_json,
     from_section,
     load_config,
+    load_model,
     to_json,
     to_section,
     typed,

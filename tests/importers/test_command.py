@@ -27,7 +27,7 @@ def emodb(tmp_path):
     "more", [["emodb"], ["emodb", "here"], ["--split", "test"], ["--no-listen"], ["--option", "a=b"]]
 )
 def test_a_list_takes_nothing_else(more):
-    with pytest.raises(CorpusError, match=f"--list names all corpora and ends: leave out {more[0]}, or --list"):
+    with pytest.raises(UserError, match=f"--list names all corpora and ends: leave out {more[0]}, or --list"):
         prepare.main(["import", "--list", *more])
 
 
