@@ -81,7 +81,7 @@ class SourceConfig(Section):
     AT: ClassVar[str] = "config.data.sources.NAME"
     records: str = text()  # JSONL file
     audio_root: str = text()  # folder that its audio paths start from; '' = the file's own
-    weight: float = number(1.0, least=0)  # share of the mixture; 0 leaves the source out
+    weight: float = number(1.0, least=0)  # its share of the dialogues, whatever its size; 0 leaves the source out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,7 @@ class DataConfig(Section):
     window: int = number(2048, least=1)  # dialogues among which rows are planned; more fill them better
     balance: float = number(0.0, least=0, most=1)  # 0 = emotions as they occur, 1 = about equally often, by repeating
     privileged: bool = flag(True)  # text readers (the teacher, stage write) are told what the user feels and why
-    max_bad_share: float = number(0.02, least=0, most=1)  # a run stops when more of its records than this are bad
+    max_bad_share: float = number(0.02, least=0, most=1)  # a run stops when more of its records or turns are bad
     read_threads: int = number(2, least=1)  # threads that read ahead
     read_ahead: int = number(4, least=1)  # batches that they may be ahead
     shapes: Shapes = section(Shapes)
