@@ -137,8 +137,10 @@ class DataConfig(Section):
     balance: float = number(0.0, least=0, most=1)  # 0 = emotions as they occur, 1 = about equally often, by repeating
     privileged: bool = flag(True)  # text readers (the teacher, stage write) are told what the user feels and why
     max_bad_share: float = number(0.02, least=0, most=1)  # a run stops when more of its records or turns are bad
-    read_threads: int = number(2, least=1)  # threads that read ahead
-    read_ahead: int = number(4, least=1)  # batches that they may be ahead
+    read_workers: int = number(0, least=0)  # processes that read ahead; 0 = threads of the run itself do
+    read_threads: int = number(2, least=1)  # threads that read ahead, of every such process
+    read_ahead: int = number(4, least=1)  # batches that all of them may be ahead
+    read_timeout: float = number(600.0, above=0)  # seconds that a reader may be at one turn; then the run ends
     shapes: Shapes = section(Shapes)
     injection: InjectionConfig = section(InjectionConfig)
 

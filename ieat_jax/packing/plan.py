@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -96,6 +96,9 @@ class Plan:
         self._starts = [position.before]  # of the rows of the windows from position.window on
         self._lock = threading.RLock()
         self.window = functools.lru_cache(maxsize=64)(self._planned)  # by its number
+
+    def __reduce__(self) -> tuple[Any, ...]:  # another process plans by itself
+        return type(self), (self.mixture, self.tables, self.spec, self.position)
 
     def row(self, index: int) -> tuple[Piece, ...]:
         """The pieces of a row."""

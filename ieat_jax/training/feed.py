@@ -14,9 +14,11 @@ from ieat_jax.config.sections import DataConfig
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
 from ieat_jax.data.sources.source import Source
 from ieat_jax.packing.account import COLUMNS, Account, waste
-from ieat_jax.packing.pipeline import Step, make_batches, make_plan, prefetched
+from ieat_jax.packing.pipeline import Step, make_batches, make_plan
 from ieat_jax.packing.plan import Plan, Position
-from ieat_jax.packing.rows import Bad
+from ieat_jax.packing.readers import Readers
+from ieat_jax.packing.rows import Bad, TurnMaker
+from ieat_jax.packing.signs import Signs
 from ieat_jax.packing.spec import RowSpec
 
 
@@ -46,6 +48,7 @@ class Feed:
             self.plan = Plan(self.plan.mixture, self.plan.tables, self.spec, Position(*stored["position"]))
             self.account = Account(stored["account"])
             self._note(Bad(*fields) for fields in stored["bad"])
+        signs = Signs()
         batches = make_batches(
             self.sources,
             self.spec,
@@ -54,8 +57,11 @@ class Feed:
             steps=steps,
             host=jax.process_index(),
             hosts=jax.process_count(),
+            signs=signs,
         )
-        return prefetched(batches, first, threads=self.data.read_threads, buffer=self.data.read_ahead)
+        row, _ = TurnMaker(self.spec).lay_out([])
+        size = sum(array.nbytes for array in vars(row).values()) * self.data.batch_size // jax.process_count()
+        return Readers(batches, first, self.data, signs, size=size)
 
     def outlook(self, steps: int) -> list[str]:
         """Sentences on what a run of so many steps will do with its data."""

@@ -16,8 +16,10 @@ FREE_FIELDS = (
     "checkpoint",
     "train.log_every",
     "train.compiler_options",
+    "data.read_workers",
     "data.read_threads",
     "data.read_ahead",
+    "data.read_timeout",
     "data.max_bad_share",
     "mesh",
 )
