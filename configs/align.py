@@ -29,8 +29,8 @@ def get_config(arg="smollm2_135m"):
     config.init.whisper = f"weights/{name}/whisper"
     config.init.allow_new = (r"listen\.(mix|adapter|norm).*", r"emotion\..*")
     config.data.sources.train = source("data/train.jsonl")
-    # Clips share one encoder window and see themselves alone: a 30 s window for each would be 82 % padding. GOAT-SLM and
-    # Whisper have windows that see their padding, and exports as those need them: padding = "heard", frames = 0.
+    # Clips share one encoder window and see themselves alone: a window of 30 s for each would be 82 % padding. GOAT-SLM
+    # and Whisper have windows that see their padding; for exports as those: padding = "heard", shapes.frames = 0.
     config.model.listen.padding = "masked"
     # Over half of the run: a row holds about 6 dialogues of RECCON's length.
     config.data.injection.decay_examples = 10_000 * 6 * config.data.batch_size

@@ -27,11 +27,13 @@ class Signs:
 
     def __init__(self, folder: Path | None = None):
         """Open a folder, or make one that goes with this object."""
-        self._made = None if folder else tempfile.TemporaryDirectory(prefix="ieat-readers-", ignore_cleanup_errors=True)
-        self._folder = Path(self._made.name) if self._made else folder
+        if folder is None:
+            self._made = tempfile.TemporaryDirectory(prefix="ieat-readers-", ignore_cleanup_errors=True)
+            folder = Path(self._made.name)
+        self._folder = folder
         self._here = threading.local()
 
-    def __reduce__(self) -> tuple[type[Signs], tuple[Path | None]]:
+    def __reduce__(self) -> tuple[type[Signs], tuple[Path]]:
         return type(self), (self._folder,)
 
     def at(self, place: str) -> None:
