@@ -40,7 +40,9 @@ def get_config(arg="smollm2_135m"):
     config.data.shapes.answers = 31
     config.data.shapes.speak = 4352
     config.data.shapes.groups = 1088
-    config.data.read_threads = 16
+    # Threads of one interpreter cannot feed a host's chips: tests/benchmarks/data_pipeline.py.
+    config.data.read_workers = 16
+    config.data.read_threads = 1
     config.data.read_ahead = 32
     config.objective.internalise = 0.5
     config.objective.attribute = 0.0

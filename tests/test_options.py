@@ -42,6 +42,8 @@ WATCHED = {
     "data.balance": "test_pipeline: balance",
     "data.max_bad_share": "test_pipeline: bad records",
     "data.shapes.frames": "test_loop: clips that share a window",
+    "data.read_workers": "test_readers",
+    "data.read_timeout": "test_readers: a reader that hangs",
     "data.read_threads": "test_pipeline: reading on from a step",
     "data.read_ahead": "test_pipeline: reading on from a step",
     "objective.extra": "test_own: a loss of a user's file",
