@@ -28,16 +28,21 @@ def get_config(arg="smollm2_135m"):
     config.codec = "data/speech_tokenizer_v1.onnx"
     config.data.sources.train = source("data/units/train.jsonl")
     config.data.injection.floor = 0.3
-    # Over half of the run: a row holds about 3 dialogues of RECCON's length.
-    config.data.injection.decay_examples = 10_000 * 3 * config.data.batch_size
+    config.model.listen.padding = "masked"  # and clips share a window, as in stage align
+    # Over half of the run: a row holds about 5 dialogues of RECCON's length.
+    config.data.injection.decay_examples = 10_000 * 5 * config.data.batch_size
     config.data.pack = 64
+    # As `prepare shapes` finds them for RECCON's lengths, so that no size starves the others.
     config.data.shapes.tokens = 4096
-    config.data.shapes.clips = 16
-    config.data.shapes.targets = 2048
-    config.data.shapes.answers = 32
-    config.data.shapes.speak = 4096
-    config.data.shapes.groups = 2048
-    config.data.read_threads = 16
+    config.data.shapes.clips = 31
+    config.data.shapes.frames = 17_536
+    config.data.shapes.targets = 2304
+    config.data.shapes.answers = 31
+    config.data.shapes.speak = 4352
+    config.data.shapes.groups = 1088
+    # Threads of one interpreter cannot feed a host's chips: tests/benchmarks/data_pipeline.py.
+    config.data.read_workers = 16
+    config.data.read_threads = 1
     config.data.read_ahead = 32
     config.objective.internalise = 0.5
     config.objective.attribute = 0.0

@@ -37,8 +37,10 @@ def path_argument(text: str) -> Path:
     """Read an argument that names a file or folder: the `type` of every such argument.
 
     Raises:
-        argparse.ArgumentTypeError: it is the address of an object store.
+        argparse.ArgumentTypeError: it is the address of an object store, or empty (a variable that is not set).
     """
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; give a path ('.' is the current folder)")
     try:
         return local_path(text, "")
     except StorageError as error:

@@ -69,6 +69,8 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"{flag}={value}: must be at least 1")
     config = typed(load_config(arguments.config, overrides))
     topologies = [name for name in arguments.topology.split(",") if name]
+    if not topologies:
+        raise UserError(f"--topology {arguments.topology!r}: names none; give one, such as v5e:16x16")
     for name in topologies:
         chip_of(name)
     found = []

@@ -324,6 +324,8 @@ def check(arguments: argparse.Namespace) -> int:
 
     if arguments.stage is not None and arguments.stage not in NEEDS:
         raise UserError(f"--stage={arguments.stage}: must be one of {', '.join(NEEDS)}")
+    if arguments.max_seconds is not None and not arguments.max_seconds > 0:
+        raise UserError(f"--max-seconds {arguments.max_seconds:g}: has to be above 0")
     quarantine, labels, usable = Quarantine(arguments.max_bad_share), Labels(), Usable()
     root = arguments.audio_root or arguments.records.parent
     found = check_manifest(arguments.records, root, labels, usable, max_seconds=arguments.max_seconds)

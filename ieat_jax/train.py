@@ -2,7 +2,7 @@
 
 Any field of the configuration is set by `--config.FIELD=VALUE`, e.g. `--config.train.steps=100`. A run that was stopped
 goes on when the same command is given again. `--show-config` prints the configuration and ends; `--check` tries what
-needs no data, and ends: mistakes are named in seconds.
+needs no data, also against the run in `--workdir` where it is given, and ends: mistakes are named in seconds.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
 
     if arguments.made_later and not arguments.check:
         raise UserError("--made-later belongs to --check")
+    if arguments.show_config and arguments.check:
+        raise UserError("--show-config and --check end the command each; give one of them")
     if arguments.show_config or arguments.check:
         config = load_config(arguments.config, overrides)
         _try(config, typed(config), arguments)
@@ -75,7 +77,7 @@ def _try(config: ConfigDict, run: RunConfig, arguments: argparse.Namespace) -> N
         return
     from ieat_jax.training.trial import try_out
 
-    try_out(run, arguments.made_later)
+    try_out(run, arguments.made_later, arguments.workdir)
     print(f"{arguments.config}: nothing wrong is known; stage {run.stage}, {run.train.steps} steps")
 
 

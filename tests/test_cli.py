@@ -100,3 +100,16 @@ def test_importing_the_package_is_light():
     command = [sys.executable, "-S", "-c", program]
     loaded = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert {name.partition(".")[0] for name in loaded} <= {*sys.stdlib_module_names, "__main__", "ieat_jax"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("train", "--config", "configs/demo.py", "--workdir", ""), ("generate", "--checkpoint", "", "--text", "Hello.")],
+)
+def test_an_empty_path_is_not_the_current_folder(arguments, capsys):
+    """As that of a variable that is not set: a run would be written among whatever lies there."""
+    name, *rest = arguments
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"ieat_jax.{name}").main(rest)
+    assert ended.value.code == 2
+    assert "is empty; give a path ('.' is the current folder)" in capsys.readouterr().err

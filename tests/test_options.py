@@ -46,6 +46,8 @@ WATCHED = {
     "data.shapes.frames": "test_loop: clips that share a window",
     "data.check_shards": "test_array_record: flipped bits",
     **{f"data.sources.train.features.{field.name}": "test_tfds" for field in dataclasses.fields(FeaturesConfig)},
+    "data.read_workers": "test_readers",
+    "data.read_timeout": "test_readers: a reader that hangs",
     "data.read_threads": "test_pipeline: reading on from a step",
     "data.read_ahead": "test_pipeline: reading on from a step",
     "objective.extra": "test_own: a loss of a user's file",

@@ -110,7 +110,7 @@ def _streams_of_bytes(data: bytes, max_seconds: float, where: str) -> Iterator[l
         if not data:
             raise AudioError("empty", where, "the file has no bytes")
         with ExitStack() as stack:
-            yield _streams(where, data, max_seconds, stack, None)
+            yield _streams(where, None, data, max_seconds, stack)
     except UserError:
         raise
     except Exception as error:  # what a decoder makes of bytes that nobody has met before
@@ -123,8 +123,9 @@ def _opened_streams(
 ) -> Iterator[list[soundfile.SoundFile]]:
     """All streams of a file, their headers checked; whatever goes wrong inside is an AudioError."""
     try:
-        with _mapped(locate(path, root), path) as data, ExitStack() as stack:
-            yield _streams(path, data, max_seconds, stack, root)
+        file = locate(path, root)
+        with _mapped(file, path) as data, ExitStack() as stack:
+            yield _streams(path, file, data, max_seconds, stack)
     except UserError:
         raise
     except OSError as error:
@@ -134,21 +135,17 @@ def _opened_streams(
 
 
 def _streams(
-    path: str | os.PathLike,
-    data: mmap.mmap | bytes,
-    max_seconds: float,
-    stack: ExitStack,
-    root: str | os.PathLike | None,
+    path: str | os.PathLike, file: Path | None, data: mmap.mmap | bytes, max_seconds: float, stack: ExitStack
 ) -> list[soundfile.SoundFile]:
     try:
         streams = find_streams(data)
     except StreamError as error:
         raise AudioError(error.code, path, error.message) from error
-    whole = not isinstance(data, bytes) and streams == [Stream(0, len(data))]
+    whole = streams == [Stream(0, len(data))]
     if not isinstance(data, bytes):
         data.madvise(mmap.MADV_DONTNEED)  # what was looked through need not stay in memory
     sounds = [
-        stack.enter_context(_opened(path, os.open(locate(path, root), os.O_RDONLY) if whole else _Window(data, stream)))
+        stack.enter_context(_opened(path, os.open(file, os.O_RDONLY) if whole and file else _Window(data, stream)))
         for stream in streams
     ]
     for sound, stream in zip(sounds, streams, strict=True):
@@ -319,10 +316,11 @@ class _Levels:
         return cls(np.full(channels, np.inf), np.full(channels, -np.inf), np.zeros(channels), np.zeros(channels))
 
     def add(self, block: np.ndarray, mono: np.ndarray) -> None:
-        self.lowest = np.minimum(self.lowest, block.min(axis=0))
-        self.highest = np.maximum(self.highest, block.max(axis=0))
-        self.total += block.sum(axis=0, dtype=np.float64)
-        self.squares += np.einsum("fc,fc->c", block, block, dtype=np.float64)
+        channels = np.ascontiguousarray(block.T)  # numpy reduces rows several times faster than columns
+        self.lowest = np.minimum(self.lowest, channels.min(axis=1))
+        self.highest = np.maximum(self.highest, channels.max(axis=1))
+        self.total += channels.sum(axis=1, dtype=np.float64)
+        self.squares += np.einsum("cf,cf->c", channels, channels, dtype=np.float64)
         self.mono_squares += float(np.einsum("f,f->", mono, mono, dtype=np.float64))
         self.frames += len(block)
 
@@ -352,7 +350,7 @@ def _decode(path: str | os.PathLike, sound: soundfile.SoundFile) -> tuple[np.nda
         if not len(block):
             break
         part = mono[levels.frames : levels.frames + len(block)]
-        part[:] = block.mean(axis=1)
+        part[:] = block[:, 0] if sound.channels == 1 else block.mean(axis=1)
         _add_levels(path, levels, block, part)
     if levels.frames < frames - max(0.01 * frames, 0.1 * sound.samplerate):
         raise AudioError("truncated", path, f"the header promises {frames} samples, the file holds {levels.frames}")

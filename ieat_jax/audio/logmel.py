@@ -42,8 +42,10 @@ def clip_log_mel(waveform: np.ndarray, *, num_mels: int, window_seconds: float) 
     Frames beyond are silence, which the model fills in by itself.
     """
     frames = clip_frames(len(waveform), window_seconds=window_seconds)
+    # As much of the window's silence as these frames see; the rest is most of the work.
+    seconds = min(window_seconds, (frames * HOP + N_FFT) / SAMPLE_RATE)
     # A copy: whoever keeps the frames of a short clip does not keep those of the whole window.
-    return log_mel(waveform, num_mels=num_mels, window_seconds=window_seconds)[:frames].copy()
+    return log_mel(waveform, num_mels=num_mels, window_seconds=seconds)[:frames].copy()
 
 
 def clip_frames(samples: Any, *, window_seconds: float) -> Any:
@@ -67,14 +69,26 @@ def log_mel(waveform: np.ndarray, *, num_mels: int = 80, window_seconds: float |
     waveform = np.asarray(waveform, np.float32)
     if waveform.ndim != 1:
         raise ValueError(f"log_mel takes one waveform [samples], got shape {waveform.shape}")
-    if window_seconds is not None:
-        size = round(window_seconds * SAMPLE_RATE)
-        waveform = np.pad(waveform[:size], (0, max(size - len(waveform), 0)))
-    if len(waveform) < HOP:
+    size = len(waveform) if window_seconds is None else round(window_seconds * SAMPLE_RATE)
+    if size < HOP:
         return np.zeros((0, num_mels), np.float32)
-    padded = np.pad(waveform, N_FFT // 2, mode="reflect")
-    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP][: len(waveform) // HOP]
-    spectrum = scipy.fft.rfft(frames * _window(), axis=-1)
-    power = np.square(spectrum.real) + np.square(spectrum.imag)
-    mel = np.log10(np.maximum(power @ mel_filters(num_mels), 1e-10))
+    frames = np.lib.stride_tricks.sliding_window_view(_reflected(waveform[:size], size), N_FFT)[::HOP][: size // HOP]
+    spectrum = scipy.fft.rfft(frames * _window(), axis=-1, overwrite_x=True)
+    power = np.square(spectrum.real)
+    power += np.square(spectrum.imag)
+    mel = np.maximum(power @ mel_filters(num_mels), 1e-10)
+    mel = np.log(mel, out=mel)  # numpy has no vector instructions for log10
+    mel *= 1 / np.log(10)
     return ((np.maximum(mel, mel.max() - 8.0) + 4.0) / 4.0).astype(np.float32)
+
+
+def _reflected(waveform: np.ndarray, size: int) -> np.ndarray:
+    """A waveform of `size` samples, zeros behind it, between its mirror images of half an FFT each."""
+    reach = N_FFT // 2
+    if size <= reach:
+        return np.pad(np.pad(waveform, (0, size - len(waveform))), reach, mode="reflect")
+    padded = np.zeros(size + 2 * reach, np.float32)
+    padded[reach : reach + len(waveform)] = waveform
+    padded[:reach] = padded[2 * reach : reach : -1]
+    padded[-reach:] = padded[-reach - 2 : -2 * reach - 2 : -1]
+    return padded

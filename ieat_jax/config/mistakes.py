@@ -17,11 +17,15 @@ EXAMPLES = {
 }  # fmt: skip
 
 
-def failed(path: Path, error: Exception) -> ConfigError:
+def failed(path: Path, error: BaseException) -> ConfigError:
     """Say what a recipe's own code raised, with its last line in the recipe, and the field that it is about."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return ConfigError(f"{path}: line {error.lineno}: {error.msg}")
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
     place = f"line {lines[-1]}: " if lines else ""
     said = _about_field(path, error) or f"{type(error).__name__}: {error}"
+    if isinstance(error, SystemExit):
+        said = f"ends Python (sys.exit({error.code!r})), so that nothing is done; a recipe returns a ConfigDict"
     return ConfigError(f"{path}: {place}{said}")
 
 
@@ -48,7 +52,7 @@ def suggest(wrong: str, known: Sequence[str]) -> str:
     return f"; there are {', '.join(known[:12])}" if known and len(known) <= 12 else ""
 
 
-def _about_field(path: Path, error: Exception) -> str:
+def _about_field(path: Path, error: BaseException) -> str:
     """What is wrong with a field that the recipe set or read, or '': a ConfigDict's own words name only half of it."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     theirs = [frame for frame in frames if isinstance(frame.f_locals.get("self"), ConfigDict)]

@@ -8,6 +8,7 @@ equal to itself after JSON.
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -41,19 +42,54 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """
     path, arg = _split_spec(spec)
     get_config = load_function(path, "get_config")
-    if arg is not None and not inspect.signature(get_config).parameters:
-        raise ConfigError(f"--config={spec}: get_config of {path} takes no argument; leave ':{arg}' out")
-    try:
-        config = normal(get_config() if arg is None else get_config(arg))
-    except UserError:
-        raise
-    except Exception as error:
-        raise failed(path, error) from error
+    given = () if arg is None else (arg,)
+    _check_call(get_config, given, path, spec)
+    with own_code(path):
+        config = normal(get_config(*given))
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"{path}: get_config returns {type(config).__name__}; it must return a ConfigDict")
     for field, text in _pairs(overrides):
         set_field(config, field, text)
     return config.lock()
+
+
+def _check_call(get_config: Callable[..., Any], given: tuple[str, ...], path: Path, spec: str) -> None:
+    """Raise where `get_config` cannot be called with what stands behind the colon.
+
+    Raises:
+        ConfigError: says whether an argument is missing or too much.
+    """
+    try:
+        signature = inspect.signature(get_config)
+        signature.bind(*given)
+    except ValueError:  # what has no signature is called as it is
+        return
+    except TypeError as error:
+        if given and not signature.parameters:
+            raise ConfigError(
+                f"--config={spec}: get_config of {path} takes no argument; leave ':{given[0]}' out"
+            ) from error
+        if not given and len(signature.parameters) == 1:
+            name = next(iter(signature.parameters))
+            raise ConfigError(
+                f"--config={spec}: get_config({name}) of {path} needs it; write {path}:{name.upper()}"
+            ) from error
+        raise ConfigError(f"{path}: get_config{signature} has to take one argument at most, a text") from error
+
+
+@contextlib.contextmanager
+def own_code(path: Path) -> Iterator[None]:
+    """Inside, whatever the user's code in `path` raises is an error for people; so is that it ends Python.
+
+    Raises:
+        ConfigError: it raised something.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise failed(path, error) from error
 
 
 def _split_spec(spec: str) -> tuple[Path, str | None]:
@@ -79,14 +115,8 @@ def load_function(path: str | Path, name: str) -> Callable[..., Any]:
     loader = SourceFileLoader(f"ieat_jax_recipe_{path.stem}", str(path))
     module = types.ModuleType(loader.name)
     module.__file__ = str(path)
-    try:
+    with own_code(path):
         loader.exec_module(module)
-    except SyntaxError as error:
-        raise ConfigError(f"{path}: line {error.lineno}: {error.msg}") from error
-    except UserError:
-        raise
-    except Exception as error:
-        raise failed(path, error) from error
     function = getattr(module, name, None)
     if not callable(function):
         raise ConfigError(f"{path}: the file has no function {name}")
@@ -103,7 +133,9 @@ def load_model(folder: str | Path, name: str) -> ModelConfig:
     known = sorted(file.stem for file in Path(folder).glob("*.py"))
     if not path.is_file():
         raise ConfigError(f"there is no model {name!r} in {folder}, only {', '.join(known)}")
-    return load_function(path, "get_model")()
+    get_model = load_function(path, "get_model")
+    with own_code(path):
+        return get_model()
 
 
 def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -103,7 +103,7 @@ class SourceConfig(Section):
     AT: ClassVar[str] = "config.data.sources.NAME"
     records: str = text()  # JSONL file, folder of `prepare shards`, or tfds:NAME:VERSION[SPLIT] or tfds:FOLDER[SPLIT]
     audio_root: str = text()  # folder that its audio paths start from; '' = the file's own
-    weight: float = number(1.0, least=0)  # share of the mixture; 0 leaves the source out
+    weight: float = number(1.0, least=0)  # its share of the dialogues, whatever its size; 0 leaves the source out
     features: FeaturesConfig = section(FeaturesConfig)  # of TFDS
 
 
@@ -159,11 +159,13 @@ class DataConfig(Section):
     window: int = number(2048, least=1)  # dialogues among which rows are planned; more fill them better
     balance: float = number(0.0, least=0, most=1)  # 0 = emotions as they occur, 1 = about equally often, by repeating
     privileged: bool = flag(True)  # text readers (the teacher, stage write) are told what the user feels and why
-    max_bad_share: float = number(0.02, least=0, most=1)  # a run stops when more of its records than this are bad
+    max_bad_share: float = number(0.02, least=0, most=1)  # a run stops when more of its records or turns are bad
     # what is compared of shards when a run starts, besides their lengths: 'auto' = their hashes, up to 4 GiB of them
     check_shards: str = one_of("auto", ("auto", "all", "length"))
-    read_threads: int = number(2, least=1)  # threads that read ahead
-    read_ahead: int = number(4, least=1)  # batches that they may be ahead
+    read_workers: int = number(0, least=0)  # processes that read ahead; 0 = threads of the run itself do
+    read_threads: int = number(2, least=1)  # threads that read ahead, of every such process
+    read_ahead: int = number(4, least=1)  # batches that all of them may be ahead
+    read_timeout: float = number(600.0, above=0)  # seconds that a reader may be at one turn; then the run ends
     shapes: Shapes = section(Shapes)
     injection: InjectionConfig = section(InjectionConfig)
 

@@ -22,11 +22,12 @@ from ieat_jax.data.labels import (
     style_of_word,
     style_word,
 )
-from ieat_jax.data.pools import ARROW, KNOWN, POOLS, SEGMENT_OF, Known, fill
+from ieat_jax.data.pools import ARROW, GAP, KNOWN, POOLS, SEGMENT_OF, Known, fill
 from ieat_jax.data.records import Record, Turn, without_events
 
 # A longer transcript is not repeated in the thinking: characters, by language.
 LONGEST_TRANSCRIPT = {"en": 120, "zh": 40}
+LONGEST_PATH = 8  # emotions of a trajectory: a sentence that grew with the dialogue would not fit into a row
 BRACKETS = (" (", ")")  # around what a teacher is told besides a turn's words
 _CHINESE_EVENTS = {
     "sigh": "叹气声", "laughter": "笑声", "laugh": "笑声", "cough": "咳嗽声", "clears throat": "清嗓子的声音",
@@ -173,7 +174,7 @@ def _read(known: Known, slots: dict[str, str | None]) -> dict | None:
             intensity = intensity_of_word(said["intensity"], language) if said["intensity"] else None
             return {"emotion": label, "intensity": intensity} if label else None
         case "trajectory":
-            words = said["path"].split(ARROW.strip())
+            words = [word for word in said["path"].split(ARROW.strip()) if word.strip() != GAP]
             labels = [canonical_emotion(word) for word in words]
             return {"trajectory": labels} if len(labels) > 1 and all(labels) else None
         case "steady":
@@ -213,7 +214,8 @@ def _facts(record: Record, turn_index: int, language: str) -> dict[str, str]:
     path = _path(record, turn_index)
     if len(path) > 1:
         # Said of the whole dialogue, so 'emotion' here is the last of its path.
-        facts["path" if len(set(path)) > 1 else "steady"] = ARROW.join(emotion_word(label, language) for label in path)
+        kind = "path" if len(set(path)) > 1 else "steady"
+        facts[kind] = ARROW.join(label if label == GAP else emotion_word(label, language) for label in _told(path))
     if turn.cause is not None and (cause := _quotable(turn.cause.text, language)):
         facts["cause"] = cause
     if turn.response_emotion is not None:
@@ -251,6 +253,14 @@ def _path(record: Record, turn_index: int) -> list[str]:
     labels = [turn.emotion for turn in record.turns[: turn_index + 1]]
     known = [label for label in labels if label is not None]
     return known if len(known) == len(labels) else []
+
+
+def _told(path: list[str]) -> list[str]:
+    """What is told of a trajectory: all of a short one, the changes of a longer one; of many how it began and ended."""
+    if len(path) <= LONGEST_PATH:
+        return path
+    changes = [label for label, before in zip(path, ["", *path], strict=False) if label != before]
+    return changes if len(changes) <= LONGEST_PATH else [changes[0], GAP, *changes[2 - LONGEST_PATH :]]
 
 
 def _quotable(text: str, language: str) -> str:

@@ -32,6 +32,9 @@ class LayoutError(UserError):
         super().__init__(message)
         self.code = code
 
+    def __reduce__(self) -> tuple[Any, ...]:  # errors travel between processes, so they must unpickle
+        return type(self), (self.code, str(self))
+
 
 @dataclasses.dataclass(frozen=True)
 class TurnPlan:

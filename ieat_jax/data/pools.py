@@ -60,6 +60,7 @@ SEGMENT_OF = {
     "steady": "trajectory", "cause": "cause", "plan": "plan",
 }  # fmt: skip
 ARROW = " -> "
+GAP = "…"  # in a path: emotions that are not told
 # Free causes, as a model may word them without quotation marks.
 _FREE_CAUSES = {
     "en": r"(?:This is because(?: of)?|The cause is|The reason is) (?P<cause>[^\"\n]+?)[.!?](?=\s|$)",

@@ -128,7 +128,7 @@ def _figures(predictions: Predictions, measure: Measure, taken: Collection[str])
     where = f"measure {measure.name!r}"
     try:
         found = measure.measure(predictions)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         place = f" ({file}{line_of(file, error)})" if file else ""
         raise MeasureError(f"{where}{place}: {type(error).__name__}: {error}") from error
     place = f" ({file})" if file else ""

@@ -55,6 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
     from ieat_jax.importers.gather import Targets, import_corpus, report
 
     if arguments.list:
+        given = [
+            name for name in ("corpus", "out", "split", "option", "audio_root", "no_listen") if vars(arguments)[name]
+        ]
+        if given:
+            names = ", ".join(arguments.corpus if name == "corpus" else f"--{name.replace('_', '-')}" for name in given)
+            raise CorpusError(f"--list names all corpora and ends: leave out {names}, or --list")
         print_list()
         return 0
     if arguments.corpus is None or arguments.folder is None or arguments.out is None:

@@ -7,7 +7,9 @@ return total, weight  # a sum over whatever the loss counts, and how many that i
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import hashlib
 import inspect
 import traceback
 from collections.abc import Callable, Collection
@@ -76,6 +78,24 @@ def own_losses(
     return functions, factors
 
 
+def own_contents(settings: ObjectiveConfig) -> dict[str, str]:
+    """Return {FILE.py:NAME: a hash of what its file says}, of the files of `config.objective.extra`.
+
+    A function may use all that stands beside it. Only `get_config` does not count, where the file is the recipe: what
+    it returns is compared field by field.
+    """
+    return {spec: _content(Path(spec.rpartition(":")[0])) for spec, _ in settings.extra}
+
+
+def _content(path: Path) -> str:
+    content = path.read_bytes()
+    lines = content.splitlines()
+    for node in reversed(ast.parse(content).body):
+        if isinstance(node, ast.FunctionDef) and node.name == "get_config":
+            del lines[node.lineno - 1 : node.end_lineno]
+    return hashlib.sha256(b"\n".join(filter(None, map(bytes.rstrip, lines)))).hexdigest()[:16]
+
+
 def _checked(function: Callable[..., Any], path: str, name: str, stage: str) -> Own:
     """The function, with what it raises and returns checked: whatever is wrong with it is an error for people."""
     where = f"config.objective.extra: {path}: {name}"
@@ -94,21 +114,21 @@ def _checked(function: Callable[..., Any], path: str, name: str, stage: str) -> 
             value = function(model, batch, forward)
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"{where}{_line(path, error)}: {_said(error)}. {_usable(stage, forward)}") from error
         return _measured(where, value)
 
     return checked
 
 
-def _line(path: str, error: Exception) -> str:
+def _line(path: str, error: BaseException) -> str:
     """Where in the file the error was raised: the last of its lines that took part."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename) == Path(path)]
     return f", line {lines[-1]}" if lines else ""
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """The first line of an error; JAX's go on for pages."""
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}".rstrip(".")
 

@@ -89,6 +89,6 @@ def _sentence(sums: np.ndarray, shapes: Shapes) -> str:
     named = dict(zip(COLUMNS, sums.tolist(), strict=True))
     full = ", ".join(f"{name} {share:.0%}" for name, share in fills(sums, shapes).items())
     return (
-        f"{named['dialogues']} dialogues in {named['rows']} rows; {named['turns']} turns trained, {named['context']} "
-        f"again as context, {named['quarantined']} set aside; full: {full}"
+        f"{named['dialogues']} dialogues drawn, in {named['rows']} rows; {named['turns']} turns trained, "
+        f"{named['context']} again as context, {named['quarantined']} set aside; full: {full}"
     )

@@ -14,7 +14,9 @@ MOST_TIMES = 20  # that a record comes up in an epoch
 class Mixture:
     """The endless sequence of (source, record) pairs of a run.
 
-    `records[s]`: the records of source s that can be used, in order, each as often as an epoch holds it.
+    `records[s]`: the records of source s that can be used, in order, each as often as `balanced` says. An epoch is as
+    many examples as there are in all of them, drawn by weight: each once where one source is alone, or the weights are
+    as the sources' sizes; else some sources come up more often than once, and others less.
     """
 
     def __init__(self, records: Sequence[np.ndarray], weights: Sequence[float], seed: int):
@@ -22,6 +24,12 @@ class Mixture:
         parts = [_endless(number, len(indices), seed + number) for number, indices in enumerate(records)]
         self._mixed = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, weights=list(weights))
         self.epoch = sum(map(len, records))  # examples
+        drawn = [self.epoch * weight / sum(weights) for weight in weights]  # of every source, in an epoch
+        # How often an epoch draws each record of a source; within one draw of once is once.
+        self.often = [
+            1.0 if abs(count - len(indices)) < 1 else count / len(indices)
+            for count, indices in zip(drawn, records, strict=True)
+        ]
 
     def keys(self, first: int, last: int) -> np.ndarray:
         """(source, record) of the examples `first` to `last` - 1: [n, 2]."""

@@ -10,10 +10,12 @@ needs nothing but the position of the plan.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 
 from ieat_jax.data.batch import Batch, stack
@@ -23,10 +25,12 @@ from ieat_jax.data.sources.store import DataError
 from ieat_jax.packing.mixture import Mixture, balanced
 from ieat_jax.packing.plan import Plan, Position
 from ieat_jax.packing.rows import Bad, Row, RowMaker
+from ieat_jax.packing.signs import Signs
 from ieat_jax.packing.spec import RowSpec
 from ieat_jax.packing.tables import make_tables
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["batch"], meta_fields=["bad", "account"])
 @dataclasses.dataclass(frozen=True)
 class Step:
     """What a host reads for a step."""
@@ -78,9 +82,19 @@ def make_plan(
 
 
 def make_batches(
-    sources: Sequence[Source], spec: RowSpec, plan: Plan, *, batch_size: int, steps: int, host: int = 0, hosts: int = 1
+    sources: Sequence[Source],
+    spec: RowSpec,
+    plan: Plan,
+    *,
+    batch_size: int,
+    steps: int,
+    host: int = 0,
+    hosts: int = 1,
+    signs: Signs | None = None,
 ) -> grain.MapDataset:
     """A dataset whose element k is the `Step` k of this host, for `steps` steps; from the plan's position on.
+
+    Those who read tell `signs` what they are at.
 
     Raises:
         DataError: a batch that does not divide over the hosts.
@@ -90,7 +104,7 @@ def make_batches(
             f"config.data.batch_size = {batch_size} does not divide over {hosts} processes; choose a multiple of them"
         )
     offset = plan.position.row - plan.position.step * batch_size  # another batch size before shifts the rows
-    maker = RowMaker(sources, spec, plan)
+    maker = RowMaker(sources, spec, plan, signs)
     rows = grain.MapDataset.range(steps * batch_size).map(lambda row: maker(int(row) + offset))
     local = HostRows(rows, batch_size, host, hosts).batch(batch_size // hosts, batch_fn=list)
 
@@ -100,9 +114,3 @@ def make_batches(
         return Step(stack([row.batch for row in rows]), bad, tuple(plan.account(first, first + batch_size)))
 
     return local.map_with_index(step).slice(slice(steps))
-
-
-def prefetched(steps: grain.MapDataset, first: int, *, threads: int = 2, buffer: int = 4) -> Iterator[Step]:
-    """The steps from `first` on, read ahead by threads."""
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer)
-    return iter(steps.slice(slice(first, len(steps))).to_iter_dataset(options))

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -97,6 +97,9 @@ class Plan:
         self._lock = threading.RLock()
         self.window = functools.lru_cache(maxsize=64)(self._planned)  # by its number
 
+    def __reduce__(self) -> tuple[Any, ...]:  # another process plans by itself
+        return type(self), (self.mixture, self.tables, self.spec, self.position)
+
     def row(self, index: int) -> tuple[Piece, ...]:
         """The pieces of a row."""
         window, first = self._find(index)
@@ -136,22 +139,14 @@ class Plan:
         """Plan the window `number`."""
         epoch, part = divmod(number, self.windows)
         first, last = (epoch * self.mixture.epoch + self.mixture.epoch * k // self.windows for k in (part, part + 1))
-        keys = self.mixture.keys(first, last)
-        turns = _Turns(self, np.arange(first, last), keys)
-        pieces, sizes, account = [], [], []
-        lost = 0
-        for number_in_window in range(len(keys)):
-            for piece, size, counted in turns.pieces(number_in_window):
-                pieces.append(piece)
-                sizes.append(size)
-                account.append(counted)
-            lost += turns.lost(number_in_window)
-        packed = best_fit_decreasing(np.stack(sizes), self._room)
+        turns = _Turns(self, np.arange(first, last), self.mixture.keys(first, last))
+        pieces, sizes, account = turns.pieces()
+        packed = best_fit_decreasing(sizes, self._room)
         order = np.random.default_rng([self.spec.seed, number]).permutation(len(packed))
         rows = tuple(tuple(pieces[place] for place in sorted(packed[row])) for row in order)
-        sums = np.stack([np.sum([account[place] for place in packed[row]], axis=0) for row in order])
+        sums = np.stack([account[packed[row]].sum(axis=0) for row in order])
         sums[:, COLUMNS.index("rows")] = 1
-        sums[0, COLUMNS.index("quarantined")] += lost
+        sums[0, COLUMNS.index("quarantined")] += int(turns.broken.sum())
         return Window(epoch, rows, sums)
 
 
@@ -206,26 +201,38 @@ class _Turns:
         assert sizes is not None
         return sizes, modes, broken
 
-    def lost(self, number: int) -> int:
-        """Turns of a dialogue that cannot be trained."""
-        return int(self.broken[self.offsets[number] : self.offsets[number + 1]].sum())
+    def pieces(self) -> tuple[list[Piece], np.ndarray, np.ndarray]:
+        """The pieces of all dialogues in their order, the size of each [n, budgets + 1], and what it counts."""
+        opening, user, history, answer = self.sizes
+        begins, ends = self.offsets[:-1], self.offsets[1:]
+        whole = opening + np.add.reduceat(user + history + answer, begins) - history[ends - 1]
+        uncut = (whole <= self.plan._room).all(axis=1) & ~np.logical_or.reduceat(self.broken, begins)
+        spans: list[tuple[int, int, int, int]] = []  # dialogue, context, first, last
+        for number, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
+            if uncut[number]:
+                spans.append((number, 0, 0, end - begin - 1))
+                continue
+            here = slice(begin, end)
+            found = cut(opening, user[here], history[here], answer[here], self.plan._room, self.broken[here])
+            spans += [(number, *span) for span in found]
+        dialogue, context, first, last = np.array(spans, np.int64).reshape(-1, 4).T
+        past, answers, modes = (_summed(part) for part in (user + history, answer, np.eye(len(MODES))[self.modes]))
+        start, begun, over = (begins[dialogue] + at for at in (context, first, last + 1))
+        sizes = opening + past[over] - past[start] - history[over - 1] + answers[over] - answers[begun]
+        account = np.zeros((len(spans), len(COLUMNS)), np.int64)
+        account[:, : len(BUDGETS)] = sizes[:, : len(BUDGETS)]
+        account[:, COLUMNS.index("dialogues")] = np.diff(dialogue, prepend=-1) > 0
+        account[:, COLUMNS.index("turns")] = last - first + 1
+        account[:, COLUMNS.index("context")] = first - context
+        account[:, -len(MODES) :] = modes[over] - modes[begun]
+        examples, keys = self.examples.tolist(), self.keys.tolist()
+        pieces = [Piece(examples[n], *keys[n], *span) for n, *span in spans]
+        return pieces, sizes, account
 
-    def pieces(self, number: int) -> Iterator[tuple[Piece, np.ndarray, np.ndarray]]:
-        """(piece, its size, what it counts) of each piece of a dialogue."""
-        here = slice(self.offsets[number], self.offsets[number + 1])
-        user, history, answer = (part[here] for part in self.sizes[1:])
-        opening, modes = self.sizes.opening, self.modes[here]
-        source, record = (int(key) for key in self.keys[number])
-        begun = False
-        for context, first, last in cut(opening, user, history, answer, self.plan._room, self.broken[here]):
-            size = opening + user[context : last + 1].sum(0) + history[context:last].sum(0)
-            size = size + answer[first : last + 1].sum(0)
-            counted = np.zeros(len(COLUMNS), np.int64)
-            counted[: len(BUDGETS)] = size[: len(BUDGETS)]
-            shown = np.bincount(modes[first : last + 1], minlength=len(MODES))
-            counted[len(BUDGETS) :] = [0, not begun, last - first + 1, first - context, 0, *shown]
-            begun = True
-            yield Piece(int(self.examples[number]), source, record, context, first, last), size, counted
+
+def _summed(values: np.ndarray) -> np.ndarray:
+    """Sums of the first 0, 1, ... n of `values` [n, k]: [n + 1, k]."""
+    return np.concatenate([np.zeros_like(values[:1]), np.cumsum(values, axis=0)])
 
 
 def cut(
@@ -244,8 +251,7 @@ def cut(
     dialogue; each turn alone fits into `room`.
     """
     count, first, since = len(user), 0, 0  # `since`: where usable history begins
-    past = np.concatenate([np.zeros_like(opening)[None], np.cumsum(user + history, axis=0)])
-    answers = np.concatenate([np.zeros_like(opening)[None], np.cumsum(answer, axis=0)])
+    past, answers = _summed(user + history), _summed(answer)
 
     def size(context: int, first: int, last: int) -> np.ndarray:
         turns = past[last + 1] - past[context] - history[last]

@@ -14,7 +14,10 @@ from ieat_jax.packing.sizes import BUDGETS
 from ieat_jax.packing.spec import RowSpec
 from ieat_jax.packing.tables import Tables, chunks, largest_sizes
 
-SLACK = 1.08  # of all sizes but the tokens: where several budgets are as tight, dialogues fit one another worse
+# Room beyond what the tokens ask for: where several budgets are as tight, dialogues fit one another worse. Clips and
+# answers cost next to nothing.
+SLACK = {"clips": 1.17, "answers": 1.17, "frames": 1.12}
+OTHER_SLACK = 1.08
 STEPS = {"clips": 1, "answers": 1, "groups": 32}  # multiples that sizes come in; sequences in those of a kernel's block
 BLOCK = 128
 
@@ -36,8 +39,8 @@ def propose(plan: Plan, tokens: int) -> Shapes:
     for number, name in enumerate(BUDGETS):
         if not getattr(shapes, name):
             continue
-        share = 1.0 if name == "tokens" else SLACK * demand[name] / demand["tokens"]
-        wanted = max(share * tokens, int(largest[number]))
+        slack = 1.0 if name == "tokens" else SLACK.get(name, OTHER_SLACK)
+        wanted = max(slack * demand[name] / demand["tokens"] * tokens, int(largest[number]))
         step = STEPS.get(name, BLOCK)
         sizes[name] = math.ceil(wanted / step) * step
     sizes["answers"] = max(sizes["answers"], sizes.get("clips", 0))  # a row of turns that hold a clip each

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from ieat_jax.data.sources.retry import retried
 from ieat_jax.data.sources.source import Source
 from ieat_jax.data.sources.store import DataError
 from ieat_jax.packing.plan import Piece, Plan, choices, picker
+from ieat_jax.packing.signs import Signs
 from ieat_jax.packing.spec import RowSpec
 from ieat_jax.packing.tables import THINKING_MODES
 
@@ -117,10 +119,13 @@ class TurnMaker:
 class RowMaker:
     """Makes the rows of a plan. What its sizes could not show, sound that cannot be decoded, costs turns of the row."""
 
-    def __init__(self, sources: Sequence[Source], spec: RowSpec, plan: Plan):
-        self.sources, self.plan = sources, plan
+    def __init__(self, sources: Sequence[Source], spec: RowSpec, plan: Plan, signs: Signs | None = None):
+        self.sources, self.spec, self.plan, self.signs = sources, spec, plan, signs or Signs()
         self.turns = TurnMaker(spec)
         self._mel = ArrayMemory(self._load_mel)  # decoding is not free
+
+    def __reduce__(self) -> tuple[Any, ...]:  # another process has a memory of its own
+        return type(self), (self.sources, self.spec, self.plan, self.signs)
 
     def __call__(self, index: int) -> Row:
         """The row of a global row index.
@@ -129,6 +134,7 @@ class RowMaker:
             DataError: the storage of a recording fails, or its sound changed since it was measured.
         """
         made, bad = self.pieces(index)
+        self.signs.at("")
         batch, kept = self.turns.lay_out([turns for _, turns in made])
         for (piece, turns), count in zip(made, kept, strict=True):
             if count < len(turns):
@@ -157,12 +163,14 @@ class RowMaker:
     def _piece(self, piece: Piece, epoch: int) -> tuple[list[TurnPlan], Bad | None]:
         """The turns of a piece: without history up to a bad turn, or without a bad turn and what follows it."""
         source = self.sources[piece.source]
+        self.signs.at(f"{source.name}: record {piece.record + 1}")
         record = source.record(piece.record)
         hear = functools.partial(self._mel, piece.source, piece.record)
         turns: list[TurnPlan] = []
         fault = None
         for index in range(piece.context, piece.last + 1):
             supervised = index >= piece.first
+            self.signs.at(f"{source.name}: {record.dialogue_id}: turn {index + 1}")
             try:
                 turn = self.turns.turn(record, index, hear, piece.example, supervised=supervised)
             except AudioError as error:

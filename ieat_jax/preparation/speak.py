@@ -30,6 +30,7 @@ from ieat_jax.errors import UserError
 from ieat_jax.progress import counted
 
 MAX_SECONDS = 600.0
+TIMEOUT = 120.0  # seconds of a command for one utterance
 PACKAGED = "package:hibari"
 FIELDS = ("text", "out", "emotion", "role", "language", "speaker")  # of a command
 _ROLES = {"user": ("split_audio_file", "audio"), "reply": ("response_audio", "response_audio")}
@@ -70,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--what", choices=("user", "reply", "both"), default="both", help="who speaks (default: both)")
     parser.add_argument("--audio-root", type=path_argument, help="where their audio paths start from; --out is inside")
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds for one utterance (default: 120)")
+    parser.add_argument("--timeout", type=float, help=f"seconds of --command for one utterance (default: {TIMEOUT:g})")
     parser.add_argument("--workers", type=int, help="utterances at a time (default: all cores)")
     parser.add_argument(
         "--max-bad-share", type=float, default=0.001, help="share of bad records that is accepted (default: 0.001)"
@@ -86,7 +87,10 @@ def run(arguments: argparse.Namespace, targets: dict[Path, Path], quarantine: Qu
     """
     started = time.perf_counter()
     voice = arguments.template or PACKAGED
-    say = packaged_voice() if arguments.template is None else command_voice(arguments.template, arguments.timeout)
+    if arguments.template is None and arguments.timeout is not None:
+        raise SpeakError(f"--timeout {arguments.timeout:g}: belongs to --command; the packaged voice has none")
+    seconds = TIMEOUT if arguments.timeout is None else arguments.timeout
+    say = packaged_voice() if arguments.template is None else command_voice(arguments.template, seconds)
     read = {path: read_records(path, quarantine=quarantine) for path in arguments.records}
     everything = [record for records in read.values() for record in records]
     quarantine.expect(len(everything))

@@ -9,7 +9,9 @@ All processes call everything here; process 0 writes what is not an array.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -73,6 +75,7 @@ class Checkpoints:
         self.folder, self.every = absolute(folder), every
         self._saving: tuple[int, ocp.AsyncResponse[bool]] | None = None
         policies = ocp.training.preservation_policies
+        self._made = not self.folder.exists()
         kept = [policies.LatestN(keep)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
         try:
             self._orbax = ocp.training.Checkpointer(
@@ -140,7 +143,7 @@ class Checkpoints:
             raise self._failed(step, error) from error
 
     def close(self) -> None:
-        """Wait, then let go of the folder.
+        """Wait, then let go of the folder, which is removed again where it was made for nothing.
 
         Raises:
             CheckpointError: the last save failed.
@@ -151,6 +154,9 @@ class Checkpoints:
             _quietly(self._orbax.close)  # it would raise the same once more
             raise
         self._orbax.close()
+        if self._made and jax.process_index() == 0:
+            with contextlib.suppress(OSError):  # there are steps
+                os.rmdir(self.folder)
 
     def __enter__(self) -> Checkpoints:
         return self

@@ -40,7 +40,7 @@ from ieat_jax.model.unified import UnifiedModel
 from ieat_jax.runs import manifest
 from ieat_jax.runs.arrays import some
 from ieat_jax.runs.checkpoints import restore_named
-from ieat_jax.runs.steps import list_steps
+from ieat_jax.runs.steps import list_steps, read_metadata
 from ieat_jax.storage import local_path
 from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
 
@@ -164,6 +164,31 @@ def check_run_files(path: Path, *, but: Collection[str] = ()) -> None:
         raise RunError(f"{path}: {some(found)}; restore the folder from a copy")
 
 
+def check_config(path: Path) -> None:
+    """Check that config.json of a run that goes on is the one that was written; one that is gone is written anew.
+
+    Raises:
+        RunError: it was changed, so that somebody may believe the change counts; or no run wrote it.
+    """
+    try:
+        marks = manifest.read_manifest(path)
+    except ValueError as error:
+        raise RunError(f"{path}: {error}; restore the folder from a copy") from error
+    there = os.path.lexists(path / CONFIG)
+    if marks is None and there and not (path / CHECKPOINTS).is_dir():
+        raise RunError(f"{path}: holds a {CONFIG} that no run wrote, and would lose it; give a workdir of its own")
+    if marks is None or CONFIG not in marks:
+        return
+    if not there:
+        if jax.process_index() == 0 and list_steps(path / CHECKPOINTS):
+            print(f"{path}: {CONFIG} is gone; it is written anew", file=sys.stderr)
+    elif found := manifest.changes(path, {CONFIG: marks[CONFIG]}):
+        raise RunError(
+            f"{path}: {some(found)}; what counts is the recipe that training is started with: change that, and restore "
+            f"{CONFIG} from a copy or delete it, and it is written anew"
+        )
+
+
 def _protected_files(run: Path) -> Iterator[str]:
     for name in PROTECTED:
         if (run / name).is_dir():
@@ -274,8 +299,7 @@ def load_run(path: str | Path, *, step: int | None = None, mesh: Mesh | None = N
     path = Path(path)
     config = read_config(path)
     _check_step(path, step)
-    sizes = config.model
-    abstract = abstract_model(sizes, mesh)
+    abstract = abstract_model(config.model, mesh)
     found = restore_named(path, named_leaves(abstract), step=step)
     if found.missing:
         names = ", ".join(found.missing[:8]) + (" ..." if len(found.missing) > 8 else "")
@@ -283,23 +307,33 @@ def load_run(path: str | Path, *, step: int | None = None, mesh: Mesh | None = N
             f"{path}: step {found.step} has no {names}; {CONFIG} and checkpoint do not belong together: "
             "copy the run's folder again as a whole"
         )
-    tokenizer = load_tokenizer(path / TOKENIZER)
-    if tokenizer.vocab_size > sizes.llm.vocab_size:
+    return _run(path, config, found.step, join(abstract, found.loaded, {}), found.metadata, mesh)
+
+
+def outline_run(path: str | Path, *, mesh: Mesh | None = None) -> Run:
+    """A run as `load_run` gives it, of whose parameters there are the shapes alone: none is read.
+
+    Raises:
+        UserError: as `load_run`, but for what the numbers themselves tell.
+    """
+    path = Path(path)
+    config = read_config(path)
+    _check_step(path, None)
+    step, metadata = read_metadata(path / CHECKPOINTS)
+    return _run(path, config, step, abstract_model(config.model, mesh), metadata, mesh)
+
+
+def _run(
+    path: Path, config: RunConfig, step: int, model: UnifiedModel, metadata: dict[str, Any], mesh: Mesh | None
+) -> Run:
+    tokenizer, size = load_tokenizer(path / TOKENIZER), config.model.llm.vocab_size
+    if tokenizer.vocab_size > size:
         raise RunError(
-            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, config.model.llm.vocab_size is "
-            f"{sizes.llm.vocab_size}; they do not belong together: copy the run's folder again as a whole"
+            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, config.model.llm.vocab_size is {size}; they do "
+            "not belong together: copy the run's folder again as a whole"
         )
-    return Run(
-        path=path,
-        step=found.step,
-        stage=config.stage,
-        config=config,
-        model=join(abstract, found.loaded, {}),
-        tokenizer=tokenizer,
-        codec=_checked_codec(path, found.metadata.get("codec")),
-        mesh=mesh,
-        metadata=found.metadata,
-    )
+    codec = _checked_codec(path, metadata.get("codec"))
+    return Run(path, step, config.stage, config, model, tokenizer, codec, mesh, metadata)
 
 
 def _check_step(path: Path, step: int | None) -> None:

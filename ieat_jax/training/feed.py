@@ -11,12 +11,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ieat_jax.config.sections import DataConfig
-from ieat_jax.data.quarantine import Quarantine
+from ieat_jax.data.quarantine import Quarantine, QuarantineError
 from ieat_jax.data.sources.source import Source
 from ieat_jax.packing.account import COLUMNS, Account, waste
-from ieat_jax.packing.pipeline import Step, make_batches, make_plan, prefetched
+from ieat_jax.packing.pipeline import Step, make_batches, make_plan
 from ieat_jax.packing.plan import Plan, Position
-from ieat_jax.packing.rows import Bad
+from ieat_jax.packing.readers import Readers
+from ieat_jax.packing.rows import Bad, TurnMaker
+from ieat_jax.packing.signs import Signs
 from ieat_jax.packing.spec import RowSpec
 
 
@@ -31,10 +33,11 @@ class Feed:
 
         Raises:
             DataError: a source without a usable record.
-            QuarantineError: too many records are bad.
+            QuarantineError: too many records are bad, or too many turns cannot be trained.
         """
         self.data, self.sources, self.spec, self.quarantine = data, sources, spec, quarantine
         self.plan: Plan = make_plan(sources, spec, quarantine)
+        self._check_turns()
         self.account = Account()
         self._found: list[Bad] = []  # here, and not yet told to the other processes
         self._known: list[Bad] = []  # everywhere, when sound was read
@@ -45,6 +48,7 @@ class Feed:
             self.plan = Plan(self.plan.mixture, self.plan.tables, self.spec, Position(*stored["position"]))
             self.account = Account(stored["account"])
             self._note(Bad(*fields) for fields in stored["bad"])
+        signs = Signs()
         batches = make_batches(
             self.sources,
             self.spec,
@@ -53,8 +57,11 @@ class Feed:
             steps=steps,
             host=jax.process_index(),
             hosts=jax.process_count(),
+            signs=signs,
         )
-        return prefetched(batches, first, threads=self.data.read_threads, buffer=self.data.read_ahead)
+        row, _ = TurnMaker(self.spec).lay_out([])
+        size = sum(array.nbytes for array in vars(row).values()) * self.data.batch_size // jax.process_count()
+        return Readers(batches, first, self.data, signs, size=size)
 
     def outlook(self, steps: int) -> list[str]:
         """Sentences on what a run of so many steps will do with its data."""
@@ -64,14 +71,50 @@ class Feed:
         dialogues = int(sums[COLUMNS.index("dialogues")]) / rows * self.data.batch_size  # of a step
         epoch = self.plan.mixture.epoch / dialogues
         lines = [f"data: {self.plan.mixture.epoch:,} dialogues an epoch, which takes about {epoch:,.0f} steps"]
+        if drawn := self._drawn():
+            lines[0] += f"; {drawn}"
         if self.spec.injection.mode == "schedule" and self.spec.chat.thinks:
             faded = self.spec.injection.decay_examples / dialogues
             lines[0] += f"; the thinking fades over about {faded:,.0f} of {steps:,} steps"
-        broken, turns = (sum(int(f(table.broken)) for table in self.plan.tables) for f in (np.sum, len))
+        broken, turns = self._turns()
         if broken:
-            lines.append(f"{broken:,} of {turns:,} turns cannot be trained: quarantine.jsonl says why")
+            lines.append(
+                f"{broken:,} of {turns:,} turns ({broken / turns:.1%}) cannot be trained: quarantine.jsonl says why"
+            )
         wasted = waste(sums, self.spec.shapes)
         return [*lines, wasted] if wasted else lines
+
+    def _turns(self) -> tuple[int, int]:
+        """(turns that cannot be trained, all turns) of the records."""
+        return sum(int(table.broken.sum()) for table in self.plan.tables), sum(len(t.broken) for t in self.plan.tables)
+
+    def _check_turns(self) -> None:
+        """Raise where long dialogues lose more turns than the share of records that may be bad.
+
+        Raises:
+            QuarantineError: they do.
+        """
+        broken, turns = self._turns()
+        if broken > self.data.max_bad_share * turns:
+            notes = list(self.quarantine.notes.values())
+            more = f"; all are in {self.quarantine.path}" if self.quarantine.path is not None else ""
+            raise QuarantineError(
+                f"{broken} of {turns} turns cannot be trained, more than the accepted share of "
+                f"{self.data.max_bad_share:g} (config.data.max_bad_share), though they are of {len(notes)} records "
+                f"alone. First: {'; '.join(message for _, message in notes[:3])}{more}. Repair them, or accept a "
+                "larger share"
+            )
+
+    def _drawn(self) -> str:
+        """In words, what an epoch draws where that is not every record once; '' where it is."""
+        mixture, said = self.plan.mixture, []
+        repeats = mixture.epoch - sum(len(table.usable) for table in self.plan.tables)
+        if repeats:
+            said.append(f"{repeats:,} of them repeats by config.data.balance")
+        if any(often != 1 for often in mixture.often):
+            times = (f"{source.key} {often:.3g}" for source, often in zip(self.sources, mixture.often, strict=True))
+            said.append(f"drawn by weight, in an epoch each of {', of '.join(times)} times")
+        return "; ".join(said)
 
     def trained(self, step: Step) -> None:
         """Count a step that was trained."""
@@ -87,7 +130,9 @@ class Feed:
         self._exchange()
         self.quarantine.check()
         figures = self.account.metrics(self.spec.shapes)
-        return {**figures, "bad_records": float(len(self.quarantine))}, self.account.finished(self.spec.shapes)
+        drawn = f"; {text}" if (text := self._drawn()) else ""
+        over = [sentence + drawn for sentence in self.account.finished(self.spec.shapes)]
+        return {**figures, "bad_records": float(len(self.quarantine))}, over
 
     def state(self, step: int) -> dict[str, Any]:
         """All that a run needs to go on behind `step`, as JSON."""

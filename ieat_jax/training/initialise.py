@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from ieat_jax.model.names import map_named, named_leaves
 from ieat_jax.model.partition import multipliers
 from ieat_jax.model.unified import UnifiedModel, build_model
 from ieat_jax.objectives.stages import STAGES
+from ieat_jax.runs.arrays import some
 from ieat_jax.runs.folder import HANDOVER, Run
 
 if TYPE_CHECKING:
@@ -76,6 +77,15 @@ def _parts(names: Iterable[str]) -> str:
     return ", ".join(f"{part} ({count})" for part, count in counts.items())
 
 
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """Weights that are there: what they have is known before their numbers are read."""
+
+    name: str
+    shapes: Mapping[str, tuple[int, ...]]
+    weights: Callable[[], Iterable[tuple[str, Any]]]
+
+
 def initialise(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None) -> tuple[UnifiedModel, Handover]:
     """The model with its first parameters, laid over the mesh in use, and the report of where they came from.
 
@@ -85,42 +95,66 @@ def initialise(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None)
         InitError: a parameter is missing and not declared in `config.init.allow_new`, or has another shape.
         UserError: weights that cannot be read.
     """
-    key, model_config = jax.random.key(config.seed), config.model
-    build = functools.partial(build_model, model_config)
-    abstract = abstract_model(model_config, mesh)
+    build = functools.partial(build_model, config.model)
+    abstract = abstract_model(config.model, mesh)
     wanted = named_leaves(abstract)
+    sources = list(_sources(config, earlier))
+    handover = _hand_over(config, wanted, sources, earlier)
     found: dict[str, Any] = {}
-    sources: dict[str, str] = {}
+    for source in sources:
+        for name, value in source.weights():
+            if handover.loaded.get(name) == source.name:
+                found[name] = _place(value, wanted[name])
+    found |= {name: found[origin].copy() for name, origin in handover.copied.items()}
+    if handover.new:
+        # The whole model is traced, but only the missing leaves are computed.
+        new = frozenset(handover.new)
+        draw = jax.jit(lambda key: {name: leaf for name, leaf in named_leaves(build(key)).items() if name in new})
+        found |= draw(jax.random.key(config.seed))
+    return map_named(lambda name, _: found[name], abstract), handover
+
+
+def check_sources(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None) -> None:
+    """Decide as `initialise` does where every parameter comes from; of `earlier` only shapes are looked at.
+
+    Raises:
+        InitError: a parameter is missing and not declared in `config.init.allow_new`, or has another shape.
+        UserError: weights that cannot be read.
+    """
+    _hand_over(config, named_leaves(abstract_model(config.model, mesh)), list(_sources(config, earlier)), earlier)
+
+
+def _hand_over(
+    config: RunConfig, wanted: Mapping[str, Any], sources: Iterable[_Source], earlier: Run | None
+) -> Handover:
+    """Decide where every parameter comes from, by names and shapes alone; of two sources the later one wins.
+
+    Raises:
+        InitError: a parameter is missing and not declared in `config.init.allow_new`, or has another shape.
+    """
+    loaded: dict[str, str] = {}
     left_over: list[str] = []
     untrained = set() if earlier is None else never_trained(earlier)
-    for source, weights in _sources(config, earlier):
-        for name, value in weights:
+    for source in sources:
+        for name, shape in source.shapes.items():
             needed = STAGES[config.stage].hears or not name.startswith(("listen.", "emotion."))
             refused = name in untrained and needed and (name.startswith("speak.") or not _declared(name, config))
-            if name not in wanted or (refused and source == _name_of(earlier)):
+            if name not in wanted or (refused and source.name == _name_of(earlier)):
                 left_over.append(name)
                 continue
-            if tuple(value.shape) != wanted[name].shape:
+            if tuple(shape) != wanted[name].shape:
                 raise InitError(
-                    f"{name} from {source} has shape {tuple(value.shape)}, config.model wants {wanted[name].shape}; "
+                    f"{name} from {source.name} has shape {tuple(shape)}, config.model wants {wanted[name].shape}; "
                     "set the sizes of config.model to those of the weights"
                 )
-            found[name], sources[name] = _place(value, wanted[name]), source
-    copied = _copy_write_to_speak(config, wanted, found)
-    missing = [name for name in wanted if name not in found]
-    if sources:
-        undeclared = [name for name in missing if not _declared(name, config)]
-        if undeclared:
-            raise InitError(_undeclared(config, undeclared, dict.fromkeys(sources.values()), earlier, untrained))
-    if missing:
-        # The whole model is traced, but only the missing leaves are computed.
-        new = jax.jit(lambda key: {name: leaf for name, leaf in named_leaves(build(key)).items() if name in missing})(
-            key
-        )
-        found |= new
-    model = map_named(lambda name, _: found[name], abstract)
-    still_random = tuple(name for name, source in sources.items() if name in untrained and source == _name_of(earlier))
-    return model, Handover(sources, copied, tuple(missing), tuple(left_over), still_random)
+            loaded[name] = source.name
+    copied = _copies(config, wanted, loaded)
+    new = tuple(name for name in wanted if name not in loaded and name not in copied)
+    undeclared = [name for name in new if not _declared(name, config)] if loaded else []
+    if undeclared:
+        raise InitError(_undeclared(config, undeclared, dict.fromkeys(loaded.values()), earlier, untrained))
+    still_random = tuple(name for name, source in loaded.items() if name in untrained and source == _name_of(earlier))
+    return Handover(loaded, copied, new, tuple(left_over), still_random)
 
 
 def _declared(name: str, config: RunConfig) -> bool:
@@ -147,43 +181,52 @@ def never_trained(earlier: Run) -> set[str]:
 def _undeclared(
     config: RunConfig, names: list[str], sources: Iterable[str], earlier: Run | None, untrained: set[str]
 ) -> str:
-    """What is wrong with parameters that no source has, and what to do: Speak belongs to the stages that speak."""
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    listed = f"{', '.join(names[:20])}{more}: neither in {', '.join(sources)} nor declared new"
-    if not STAGES[config.stage].speaks and all(name.startswith("speak.") for name in names):
-        first = next(name for name, stage in STAGES.items() if stage.speaks)
+    """What to do about parameters that no source has, and which they are: Speak belongs to the stages that speak."""
+    stage = config.stage
+    which = f"{_parts(names)}: neither in {', '.join(sources)} nor declared new ({some(names)})"
+    if not STAGES[stage].speaks and all(name.startswith("speak.") for name in names):
+        first = next(name for name, each in STAGES.items() if each.speaks)
         return (
-            f"{listed}; stage {config.stage} does not speak: set config.model.speak.enabled=False, and switch it on in "
-            f"stage {first}, where Speak begins as a copy of Write"
+            f"stage {stage} does not speak: set config.model.speak.enabled=False, and switch it on in stage {first}, "
+            f"where Speak begins as a copy of Write. {which}"
         )
     drawn = [name for name in names if name in untrained]
     if earlier is not None and drawn:
-        listed += (
-            f"; {earlier.path} has {_parts(drawn)} as they were drawn at random, which its stage {earlier.stage} did "
-            "not train: begin from a run that did, or name public weights (config.init.whisper, init.llm)"
+        return (
+            f"{earlier.path} has {_parts(drawn)} as they were drawn at random, which its stage {earlier.stage} did not "
+            "train: begin from a run that did, or name public weights (config.init.whisper, init.llm); add a regex to "
+            f"config.init.allow_new for what is to start from random numbers. {which}"
         )
-    return f"{listed}; add a regex to config.init.allow_new if they are to start from random numbers"
+    return f"add a regex to config.init.allow_new for what is to start from random numbers. {which}"
 
 
 def _name_of(earlier: Run | None) -> str:
     return "" if earlier is None else f"{earlier.path} step {earlier.step}"
 
 
-def _sources(config: RunConfig, earlier: Run | None) -> Iterable[tuple[str, Any]]:
-    """(name of the source, (parameter name, array) pairs), later ones winning: public weights over the checkpoint's."""
-    model_config = config.model
+def _sources(config: RunConfig, earlier: Run | None) -> Iterator[_Source]:
+    """What parameters can be loaded from, later ones winning: public weights over the checkpoint's."""
+    sizes = config.model
     if config.init.checkpoint and earlier is None:
         raise ValueError(f"config.init.checkpoint = {config.init.checkpoint!r} was not loaded")
     if earlier is not None:
-        model = earlier.model
-        if earlier.config.model.lora.rank and not model_config.lora.rank:
-            model = jax.jit(merge_lora)(model)
-        yield _name_of(earlier), named_leaves(model).items()
+        model, merged = earlier.model, bool(earlier.config.model.lora.rank) and not sizes.lora.rank
+        leaves = named_leaves(jax.eval_shape(merge_lora, model) if merged else model)
+        yield _Source(
+            _name_of(earlier),
+            {name: leaf.shape for name, leaf in leaves.items()},
+            lambda: named_leaves(jax.jit(merge_lora)(model) if merged else model).items(),
+        )
     if config.init.whisper:
-        yield config.init.whisper, open_whisper(config).weights()
+        whisper = open_whisper(config)
+        yield _Source(config.init.whisper, whisper.shapes(), whisper.weights)
     if config.init.llm:
-        llm = open_llm(config).weights(model_config)
-        yield config.init.llm, ((name, array) for name, array in llm if not name.startswith("speak."))
+        llm = open_llm(config)
+        yield _Source(
+            config.init.llm,
+            llm.shapes(sizes),
+            lambda: llm.weights(sizes),
+        )
 
 
 def open_whisper(config: RunConfig) -> PretrainedWhisper:
@@ -230,14 +273,10 @@ def _place(value: Any, wanted: jax.ShapeDtypeStruct) -> jax.Array:
     return jax.device_put(value, wanted.sharding)
 
 
-def _copy_write_to_speak(config: RunConfig, wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, str]:
-    """Start Speak's layers and norm as Write's where they are missing; the sources of the copies."""
-    copied = {}
+def _copies(config: RunConfig, wanted: Iterable[str], loaded: Mapping[str, str]) -> dict[str, str]:
+    """Speak's layers and norm where nothing has them: the names of Write's, as which they start."""
     if not config.init.speak_from_write:
-        return copied
-    for name in wanted:
-        origin = "write." + name.removeprefix("speak.")
-        if name.startswith(("speak.layers.", "speak.norm.")) and name not in found and origin in found:
-            found[name] = found[origin].copy()
-            copied[name] = origin
-    return copied
+        return {}
+    missing = (name for name in wanted if name.startswith(("speak.layers.", "speak.norm.")) and name not in loaded)
+    pairs = ((name, "write." + name.removeprefix("speak.")) for name in missing)
+    return {name: origin for name, origin in pairs if origin in loaded}

@@ -19,12 +19,14 @@ from ieat_jax.data.batch import Batch
 from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.partition import split
 from ieat_jax.model.sharding import make_mesh
+from ieat_jax.objectives.own import own_contents
 from ieat_jax.objectives.stages import make_objective, stage_of
 from ieat_jax.packing.plan import ORDER
 from ieat_jax.runs.checkpoints import Checkpoints, load_frozen, save_frozen
 from ieat_jax.runs.claim import Claim
 from ieat_jax.runs.folder import (
     CHECKPOINTS,
+    CONFIG,
     FROZEN,
     HANDOVER,
     QUARANTINE,
@@ -39,11 +41,13 @@ from ieat_jax.training.clock import Throughput
 from ieat_jax.training.console import say, working
 from ieat_jax.training.feed import Feed
 from ieat_jax.training.initialise import initialise
+from ieat_jax.training.metric_files import set_aside
+from ieat_jax.training.metrics import FILE as METRICS
 from ieat_jax.training.metrics import MetricWriter, Window
 from ieat_jax.training.optimizer import abstract_state, init_state, make_optimizer, too_many_bad_steps, updates_done
 from ieat_jax.training.placement import check_batch, put_batch
 from ieat_jax.training.preemption import STOPPED, Asked, Preemption
-from ieat_jax.training.resume import TrainError, changed_weights, check_allowed, check_resume, check_stage
+from ieat_jax.training.resume import OWN, TrainError, changed_weights, check_allowed, check_resume, check_stage
 from ieat_jax.training.rows import check_shapes, make_row_spec
 from ieat_jax.training.same import check_same, material, program
 from ieat_jax.training.setup import Ingredients, gather, same_content, sequences
@@ -106,8 +110,9 @@ def _train(
     metadata = {
         "config": as_plain(config),
         "order": ORDER,
-        "data": {source.key: source.identity() for source in parts.sources},
+        "data": _identities(parts),
         "codec": None if codec is None else codec.identity(),
+        OWN: own_contents(config.objective),
     }
     with preemption.interruptible():
         check_same("data", lambda: material(parts, metadata, begun))
@@ -142,6 +147,15 @@ def _train(
         say(f"finished: {result.step} of {config.train.steps} steps, in {workdir}")
         say(_what_next(config, workdir))
     return result
+
+
+def _identities(parts: Ingredients) -> dict[str, dict[str, Any]]:
+    """Of every source, what it is as far as the run's stage reads it."""
+    hears = stage_of(parts.config).hears
+    return {
+        source.key: {part: value for part, value in source.identity().items() if hears or part != "audio"}
+        for source in parts.sources
+    }
 
 
 def _what_next(config: RunConfig, workdir: Path) -> str:
@@ -186,6 +200,7 @@ def _begin(
         window = Window(restored.metadata.get(WINDOW))
         return _Start(restored.step, abstract, state, frozen, optimizer, schedule, window, restored.metadata.get(DATA))
     model, handover = initialise(config, mesh, parts.earlier)
+    _begin_anew(workdir)
     say(handover.summary())
     trainable, frozen = split(model, config.optimizer.rules)
     save_run_files(workdir, config, parts.tokenizer, parts.codec)
@@ -196,6 +211,15 @@ def _begin(
     counts = [sum(int(np.prod(leaf.shape)) for leaf in part.values()) for part in (trainable, frozen)]
     say(f"stage {config.stage}: {counts[0] / 1e6:.2f} M parameters train, {counts[1] / 1e6:.2f} M are frozen")
     return _Start(0, abstract, state, frozen, optimizer, schedule, Window(), None)
+
+
+def _begin_anew(workdir: Path) -> None:
+    """Say where an earlier attempt left files but no checkpoint, and keep what it logged."""
+    if jax.process_index() or not any((workdir / name).exists() for name in (CONFIG, METRICS)):
+        return
+    kept = set_aside(workdir / METRICS)
+    more = f"; what was logged is kept in {kept.name}" if kept else ""
+    say(f"{workdir}: an earlier attempt left no checkpoint here, and the run begins anew{more}")
 
 
 class _Loop:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import sys
@@ -30,6 +31,20 @@ def truncate_metrics(path: Path, last_step: int) -> None:
     part = path.with_suffix(".part")
     part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     os.replace(part, path)
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename the file of an attempt that cannot go on, so that nothing is lost; None: there is none.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    if not path.is_file():
+        return None
+    names = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in itertools.count(1))
+    target = next(name for name in names if not name.exists())
+    path.rename(target)
+    return target
 
 
 class JsonLines:

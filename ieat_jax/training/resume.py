@@ -16,13 +16,17 @@ FREE_FIELDS = (
     "checkpoint",
     "train.log_every",
     "train.compiler_options",
+    "data.read_workers",
     "data.read_threads",
     "data.read_ahead",
+    "data.read_timeout",
     "data.max_bad_share",
     "mesh",
 )
 # What a source's fingerprint is over, in words.
 PARTS = {"records": "another number of records", "content": "other records", "audio": "other recordings"}
+OWN = "own"  # in a step's metadata: hashes of the files of a user's own losses
+EXTRA = "config.objective.extra"
 MOST = 8  # differences that are listed
 
 
@@ -60,7 +64,7 @@ def check_allowed(config: RunConfig) -> None:
 
 
 def check_resume(then: Mapping[str, Any], now: Mapping[str, Any], *, moved: Collection[str] = ()) -> None:
-    """Compare configuration and data, as a checkpoint's metadata hold them, with those that a run began with.
+    """Compare configuration, data and own losses, as a checkpoint's metadata hold them, with those of a run's begin.
 
     A field that did not exist then had its default. Where data lie does not matter, but what they are. `moved`: other
     fields whose paths lead to the same content. `config.checkpoint.allow_changes` names what may differ.
@@ -78,6 +82,13 @@ def check_resume(then: Mapping[str, Any], now: Mapping[str, Any], *, moved: Coll
             found.pop(f"config.data.sources.{name}.audio_root", None)
         if name in data and name in data_now and (other := _other(data[name], data_now[name])):
             found[f"config.{field}"] = other
+    if OWN in then:  # which earlier versions did not store
+        losses, losses_now = _losses(then, before), _losses(now, today)
+        if losses == losses_now:
+            found.pop(EXTRA, None)
+        elif EXTRA not in found:
+            changed = [loss[0] for loss, other in zip(losses_now, losses, strict=True) if loss != other]
+            found[EXTRA] = f"the file of {', '.join(changed)} says something else than then"
     if then.get("order", 1) != now.get("order", 1):
         found["config.data.window"] = "an earlier version of ieat_jax made other batches of the same data"
     differing = [field for field in found if not any(_covers(name, _plain(field)) for name in free)]
@@ -124,8 +135,18 @@ def _by_name(data: Mapping[str, Any], config: Any) -> dict[str, Mapping[str, Any
     return {names.get(key, key) if key not in config.data.sources else key: value for key, value in data.items()}
 
 
+def _losses(state: Mapping[str, Any], config: Any) -> list[tuple[str, float, Any]]:
+    """(name, factor, hash of its file) of every loss of a user's own; where the file lies does not matter."""
+    return [(spec.rpartition(":")[2], factor, state[OWN].get(spec)) for spec, factor in config.objective.extra]
+
+
 def _other(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """In what a source is another one, by the fingerprints that were known then; '' = it is the same."""
-    differing: Iterable[str] = [name for name, value in then.items() if name != "weight" and now.get(name) != value]
+    differing: Iterable[str] = [
+        name
+        for name, value in then.items()
+        # A stage that hears nothing does not depend on recordings; earlier versions noted theirs all the same.
+        if name != "weight" and (name != "audio" or name in now) and now.get(name) != value
+    ]
     words = [PARTS.get(name, PARTS["content"]) for name in differing]
     return " and ".join(dict.fromkeys(words)) + " than then" if words else ""

@@ -15,7 +15,7 @@ from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.sources.open import open_sources
 from ieat_jax.data.sources.source import Source
 from ieat_jax.objectives.stages import stage_of
-from ieat_jax.runs.folder import CONFIG, QUARANTINE, Run, check_run_files, load_run, load_run_codec
+from ieat_jax.runs.folder import CONFIG, QUARANTINE, Run, check_config, check_run_files, load_run, load_run_codec
 from ieat_jax.storage import local_path
 from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
 from ieat_jax.training.resume import TrainError
@@ -47,14 +47,15 @@ def gather(config: RunConfig, workdir: Path, mesh: jax.sharding.Mesh, *, resumin
     Raises:
         UserError: anything in them that cannot be used, or that does not fit the rest; names the field.
     """
+    check_config(workdir)
     if resuming:
-        check_run_files(workdir, but=(CONFIG,))  # which is written anew
+        check_run_files(workdir, but=(CONFIG,))
     earlier = None
     if config.init.checkpoint and not resuming:
         earlier = load_run(local_path(config.init.checkpoint, "config.init.checkpoint"), mesh=mesh)
-    tokenizer = _tokenizer(config, earlier, workdir if resuming else None)
+    tokenizer = choose_tokenizer(config, earlier, workdir if resuming else None)
     check_tokenizer(config, tokenizer)
-    codec = _codec(config, earlier, workdir if resuming else None)
+    codec = choose_codec(config, earlier, workdir if resuming else None)
     quarantine = Quarantine(config.data.max_bad_share, workdir / QUARANTINE if jax.process_index() == 0 else None)
     sources = open_sources(
         config.data.sources,
@@ -71,7 +72,12 @@ def gather(config: RunConfig, workdir: Path, mesh: jax.sharding.Mesh, *, resumin
     return Ingredients(config, earlier, tokenizer, codec, sources, quarantine)
 
 
-def _tokenizer(config: RunConfig, earlier: Run | None, resumed: Path | None) -> TextTokenizer:
+def choose_tokenizer(config: RunConfig, earlier: Run | None, resumed: Path | None = None) -> TextTokenizer:
+    """The tokenizer of a run, which may begin from an earlier one, or go on in the folder `resumed`.
+
+    Raises:
+        UserError: there is none, or it cannot be used.
+    """
     rename = dict(config.tokenizer.rename)
     if resumed is not None:
         return load_tokenizer(resumed / "tokenizer")
@@ -95,7 +101,7 @@ def same_content(parts: Ingredients, then: RunConfig) -> set[str]:
     now, same = parts.config, set()
     spec, before = ((each.tokenizer, each.init.llm) for each in (now, then))
     if spec != before and (now.tokenizer.path or now.init.llm):
-        there = _tokenizer(now, None, None)
+        there = choose_tokenizer(now, None)
         same |= {"tokenizer"} if pickle.dumps(there) == pickle.dumps(parts.tokenizer) else set()
     if now.codec != then.codec and now.codec and parts.codec is not None:
         codec = load_codec(local_path(now.codec, "config.codec"))
@@ -116,8 +122,12 @@ def check_tokenizer(config: RunConfig, tokenizer: TextTokenizer) -> None:
         )
 
 
-def _codec(config: RunConfig, earlier: Run | None, resumed: Path | None) -> UnitCodec | None:
-    """The codec of a run that speaks."""
+def choose_codec(config: RunConfig, earlier: Run | None, resumed: Path | None = None) -> UnitCodec | None:
+    """The codec of a run that speaks, as `choose_tokenizer`; None: it does not speak.
+
+    Raises:
+        UserError: there is none, or it cannot be used.
+    """
     if not speaks(config):
         return None
     if resumed is not None:

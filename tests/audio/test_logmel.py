@@ -64,7 +64,7 @@ def test_a_clip_keeps_every_frame_that_hears_it_and_the_rest_of_its_window_is_si
         waveform = rng.normal(size=samples).astype(np.float32) * 0.1
         whole = log_mel(waveform, window_seconds=1.0)
         clip = clip_log_mel(waveform, num_mels=80, window_seconds=1.0)
-        np.testing.assert_array_equal(clip, whole[: len(clip)])
+        np.testing.assert_allclose(clip, whole[: len(clip)], atol=1e-6)  # sums of other sizes round otherwise
         silence = max(whole.max() - 2.0, -1.5)  # Whisper's floor: 8 decades below the maximum, scaled by 1 / 4
         np.testing.assert_allclose(whole[len(clip) :], silence, atol=1e-5)
 

@@ -20,12 +20,14 @@ import numpy as np
 import soundfile
 
 from ieat_jax.config.recipes import load_config, typed
-from ieat_jax.config.sections import SourceConfig
+from ieat_jax.config.sections import DataConfig, SourceConfig
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.sources.open import open_sources
 from ieat_jax.data.sources.store import ArrayStore, StoreWriter
 from ieat_jax.packing.account import Account
-from ieat_jax.packing.pipeline import make_batches, prefetched
+from ieat_jax.packing.pipeline import make_batches
+from ieat_jax.packing.readers import Readers
+from ieat_jax.packing.signs import Signs
 from ieat_jax.packing.tables import open_counts
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.text.tokenizer import load_tokenizer, train_tokenizer
@@ -127,7 +129,7 @@ def start(folder, step):
     feed.outlook(step + 2)
     batches = make_batches([source], spec, feed.plan, batch_size=size, steps=step + 2, host=1, hosts=HOSTS)
     lap("first window")
-    next(prefetched(batches, step, threads=1, buffer=1))
+    next(Readers(batches, step, DataConfig(read_threads=1, read_ahead=1), Signs()))
     lap("first batch")
     told["CPU seconds in all"] = round(time.process_time(), 1)
     told["GiB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)

@@ -9,6 +9,7 @@ from ieat_jax.config.recipes import (
     from_json,
     from_section,
     load_config,
+    load_model,
     to_json,
     to_section,
     typed,
@@ -161,3 +162,44 @@ def test_sections_of_any_dataclass():
     assert from_section(Options, {"name": "x"}, "config.options") == Options(name="x")
     with pytest.raises(ConfigError, match=r"config.options.name: must be str \| None, not 3"):
         from_section(Options, {"name": 3}, "config.options")
+
+
+ENDINGS = {
+    "at its import": "import sys\nsys.exit(0)\ndef get_config():\n    return 1\n",
+    "in get_config": "def get_config():\n    raise SystemExit\n",
+    "in what it loads": (
+        "from ieat_jax.config.recipes import load_function\ndef get_config():\n    load_function(__file__, 'other')()\n"
+        "def other():\n    exit(3)\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_a_recipe_that_ends_python_is_told_with_its_line(name, tmp_path):
+    """Not the end of the training, with exit code 0 and no word."""
+    (tmp_path / "mine.py").write_text(ENDINGS[name])
+    with pytest.raises(ConfigError, match=r"mine\.py: line \d: ends Python \(sys\.exit\(.*\)\), so that nothing"):
+        load_config(str(tmp_path / "mine.py"))
+
+
+def test_a_model_that_ends_python_or_fails_is_told_with_its_file(tmp_path):
+    for line in ("exit()", "1 / 0"):
+        (tmp_path / "small.py").write_text(f"def get_model():\n    {line}\n")
+        with pytest.raises(ConfigError, match=r"small\.py: line 2: "):
+            load_model(tmp_path, "small")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "given", "told"),
+    [
+        ("arg", "", r"mine\.py: get_config\(arg\) of .* needs it; write .*mine\.py:ARG$"),
+        ("", ":x", r"takes no argument; leave ':x' out$"),
+        ("a, b", "", r"get_config\(a, b\) has to take one argument at most"),
+        ("a, b", ":x", r"get_config\(a, b\) has to take one argument at most"),
+        ("*, a", ":x", r"get_config\(\*, a\) has to take one argument at most"),
+    ],
+)
+def test_an_argument_that_is_missing_or_too_much_is_told(parameters, given, told, tmp_path):
+    (tmp_path / "mine.py").write_text(f"def get_config({parameters}):\n    return None\n")
+    with pytest.raises(ConfigError, match=told):
+        load_config(f"{tmp_path}/mine.py{given}")

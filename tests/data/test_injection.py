@@ -148,6 +148,35 @@ def test_the_trajectory_needs_every_turn_before_it():
     assert "->" not in thinking(same, 2, chooser(np.random.default_rng(0)))["trajectory"]
 
 
+def test_a_trajectory_does_not_grow_with_its_dialogue():
+    feelings = ("sad", "happy", "anger", "fear", "surprise")
+    words = {"anger": "angry", "fear": "afraid", "surprise": "surprised"}
+
+    def path(labels, turn=-1):
+        record = make([{"text": "a", "emotion": label} for label in labels])
+        sentence = thinking(record, turn % len(labels), chooser(np.random.default_rng(0)))["trajectory"]
+        assert parse_thinking(f"The user is sad. {sentence}")["valid"]
+        told_too = told(record, turn % len(labels), chooser(np.random.default_rng(0)))
+        return sentence, parse_thinking(sentence)["trajectory"], told_too
+
+    short = [feelings[n % 5] for n in range(8)]
+    assert path(short)[1] == short
+    assert path(["sad", "sad", "happy", "happy", "happy", "sad", "sad", "sad"])[0].count("->") == 7
+    longer = ["sad"] * 5 + ["happy"] * 40 + ["anger"]
+    assert "sad -> happy -> angry." in path(longer)[0]
+    many = [feelings[n % 5] for n in range(200)]
+    sentence, labels, known = path(many)
+    assert labels == [many[0], *many[-6:]]
+    shown = " -> ".join(words.get(label, label) for label in many[-6:])
+    assert f"sad -> … -> {shown}." in sentence
+    assert f"sad -> … -> {shown}" in str(known)
+    longest = {len(path(many, turn)[0]) for turn in range(100, 200)}
+    assert max(longest) < 100
+    zh = make([{"text": "a", "emotion": label} for label in many], "zh")
+    chinese = parse_thinking(thinking(zh, 199, chooser(np.random.default_rng(0)))["trajectory"])
+    assert chinese["trajectory"] == labels
+
+
 NASTY = 'He said "The user feels happy." (strong). I should answer in a happy tone. This is because of “x”. [sigh]\nEnd'
 
 

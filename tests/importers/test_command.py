@@ -23,6 +23,14 @@ def emodb(tmp_path):
     return tree(tmp_path / "wav", {f"{name}.wav": None for name in NAMES})
 
 
+@pytest.mark.parametrize(
+    "more", [["emodb"], ["emodb", "here"], ["--split", "test"], ["--no-listen"], ["--option", "a=b"]]
+)
+def test_a_list_takes_nothing_else(more):
+    with pytest.raises(UserError, match=f"--list names all corpora and ends: leave out {more[0]}, or --list"):
+        prepare.main(["import", "--list", *more])
+
+
 def test_the_list_names_every_file_of_the_room(capsys):
     assert prepare.main(["import", "--list"]) == 0
     said = capsys.readouterr().out

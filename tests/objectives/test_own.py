@@ -69,6 +69,26 @@ def test_it_is_logged_trained_and_stored(corpus, tmp_path):
         trained(corpus, tmp_path / "own", ())
 
 
+def test_a_file_that_says_something_else_is_refused_at_a_resume(corpus, tmp_path):
+    own, moved, workdir = tmp_path / "own.py", tmp_path / "moved.py", tmp_path / "run"
+
+    def run(file=own, **more):
+        extra = ((f"{file}:reading", 1.0),)
+        fields = {"train__steps": 1, "train__log_every": 1, "optimizer__warmup_steps": 0} | more
+        return start(recipe(corpus, "write", objective__extra=extra, **fields), workdir).step
+
+    recipe_of = "def get_config():\n    return {steps}\n"
+    own.write_text(recipe_of.format(steps=1) + MINE)
+    assert run() == run() == 1
+    # A recipe may hold the function: what its get_config returns is compared itself.
+    moved.write_text(MINE + "\n\n" + recipe_of.format(steps=2))
+    assert run(moved) == 1
+    own.write_text(MINE.replace("2.0", "4.0"))
+    with pytest.raises(TrainError, match=r"\(config\.objective\.extra: the file of reading says something else"):
+        run()
+    assert run(checkpoint__allow_changes=("objective.extra",)) == 1
+
+
 def traced(stage, *extra, **factors):
     """The names of what an objective computes: traced, as training does it."""
     objective, _ = make_objective(RunConfig(stage=stage, objective=ObjectiveConfig(extra=extra, **factors)))

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from ieat_jax.audio.files import AudioError
-from ieat_jax.config.sections import InjectionConfig, Shapes, SourceConfig
+from ieat_jax.config.sections import DataConfig, InjectionConfig, Shapes, SourceConfig
 from ieat_jax.data.batch import Batch
 from ieat_jax.data.layout import LayoutOptions
 from ieat_jax.data.quarantine import Quarantine, QuarantineError
@@ -16,7 +16,9 @@ from ieat_jax.data.sources import jsonl, retry
 from ieat_jax.data.sources.open import open_sources
 from ieat_jax.data.sources.store import DataError
 from ieat_jax.packing.account import COLUMNS
-from ieat_jax.packing.pipeline import make_batches, make_plan, prefetched
+from ieat_jax.packing.pipeline import make_batches, make_plan
+from ieat_jax.packing.readers import Readers
+from ieat_jax.packing.signs import Signs
 from ieat_jax.packing.spec import RowSpec
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.text.tokenizer import train_tokenizer
@@ -107,10 +109,10 @@ def test_hosts_together_read_the_same_global_batches(corpus, recipe, hosts):
 
 
 def test_reading_on_from_a_step_gives_the_batches_of_an_uninterrupted_run(corpus, recipe):
-    run = list(prefetched(batches(corpus, recipe), 0))
+    run = list(Readers(batches(corpus, recipe), 0, DataConfig(), Signs()))
     assert len(run) == 6
     for first in (1, 4):
-        again = list(prefetched(batches(corpus, recipe), first, threads=1, buffer=1))
+        again = list(Readers(batches(corpus, recipe), first, DataConfig(read_threads=1, read_ahead=1), Signs()))
         assert len(again) == 6 - first
         for one, two in zip(run[first:], again, strict=True):
             assert_same(one.batch, two.batch)

@@ -110,7 +110,9 @@ def test_joint_starts_from_align_and_says_what_is_loaded_and_what_is_new(corpus,
     assert sorted(report["new"]) == ["speak.embed", "speak.heads"]
     assert report["copied"]["speak.layers.mlp.up.kernel"] == "write.layers.mlp.up.kernel"
     assert all(name.startswith("speak.") for name in report["copied"])
-    with pytest.raises(UserError, match=r"speak\.embed, speak\.heads: neither in .* nor declared new"):
+    with pytest.raises(
+        UserError, match=r"init\.allow_new .*speak \(2\): neither in .* nor declared new \(speak\.embed, sp"
+    ):
         start(recipe(corpus, "joint", init__checkpoint=str(aligned), init__allow_new=("(?!speak).*",)), tmp_path / "no")
 
 

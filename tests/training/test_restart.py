@@ -80,6 +80,63 @@ def test_a_run_whose_only_checkpoint_is_damaged_does_not_begin_anew(runs, tmp_pa
     assert parameters(run) == parameters(runs / "second")
 
 
+def test_a_run_that_begins_anew_says_so_and_keeps_what_was_logged(runs, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "second", run)
+    shutil.rmtree(run / "checkpoints")
+    logged = (run / "metrics.jsonl").read_bytes()
+    start(second(runs), run)
+    told = f"{run}: an earlier attempt left no checkpoint here, and the run begins anew; what was logged is kept in "
+    assert f"{told}metrics.1.jsonl\n" in capsys.readouterr().out
+    assert (run / "metrics.1.jsonl").read_bytes() == logged
+    assert parameters(run) == parameters(runs / "second")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_configuration_that_was_changed_is_refused_and_one_that_is_gone_written_anew(
+    finished, runs, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "second", run)
+    if not finished:
+        shutil.rmtree(run / "checkpoints/3")
+    config = run / "config.json"
+    before = config.read_text()
+    for other in (before.replace('"seed": 0', '"seed": 1'), "{", "", "\udcff"):
+        config.write_text(other, errors="surrogateescape")
+        with pytest.raises(
+            UserError, match=r"run: config\.json was changed .*restore config\.json from a copy or delete"
+        ):
+            start(second(runs), run)
+        assert config.read_bytes() == other.encode(errors="surrogateescape")
+    config.unlink()
+    capsys.readouterr()
+    start(second(runs), run)
+    assert f"{run}: config.json is gone; it is written anew" in capsys.readouterr().err
+    assert config.read_text() == before
+
+
+def test_a_folder_of_something_else_keeps_its_configuration(runs, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"holds a config\.json that no run wrote"):
+        start(second(runs), tmp_path)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"config.json": "{}"}
+
+
+def test_a_run_that_hears_nothing_needs_no_recordings_to_go_on(runs, tmp_path):
+    (tmp_path / "moved").mkdir()
+    shutil.copy(runs / "train.jsonl", tmp_path / "moved")
+    shutil.copytree(runs / "first", tmp_path / "first")
+    again = recipe(
+        runs,
+        "write",
+        train__steps=2,
+        optimizer__warmup_steps=1,
+        data__sources__train__records=str(tmp_path / "moved/train.jsonl"),
+    )
+    assert start(again, tmp_path / "first").step == 2
+
+
 def test_a_changed_key_of_orbaxs_metadata_costs_one_step(runs, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(runs / "second", run)

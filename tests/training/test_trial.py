@@ -1,6 +1,7 @@
 """`train --check`: what a run would fail of is said in seconds, and nothing is written."""
 
 import contextlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,12 @@ def corpus(tmp_path_factory):
     use_mesh(1, 1, 1, 1)
     with contextlib.chdir(folder):
         start(recipe(Path(), "write", train__steps=1), "write")
+        for name, step in (("empty", False), ("damaged", True)):
+            shutil.copytree("write", name)
+            shutil.rmtree(f"{name}/checkpoints")
+            Path(f"{name}/checkpoints").mkdir()
+            if step:
+                Path(f"{name}/checkpoints/1").mkdir()
     use_mesh()
     return folder
 
@@ -88,6 +95,62 @@ def test_what_a_run_would_fail_of_is_said(try_out, name):
         try_out("joint", **overrides)
     assert message in str(told.value)
     assert "\n" not in str(told.value)
+
+
+# Of a run that begins from another: what both doors say.
+BEGINNINGS = {
+    "joint from a run that hears nothing": ("joint", "write", {}, r"as they were drawn .* stage write did not train"),
+    "align from one without Whisper": ("align", "write", {}, r"write has .*listen\.encoder \(\d+\).* as they "),
+    "no codec anywhere": (
+        "joint", "write", {"init__allow_new": (".*",), "codec": ""}, "a joint run that speaks needs a unit codec"
+    ),
+    "no checkpoint": ("write", "empty", {}, "empty: the run has no checkpoint yet"),
+    "no intact checkpoint": ("write", "damaged", {}, r"damaged/checkpoints: no intact checkpoint \(step 1"),
+    "other sizes": (
+        "write", "write", {"model__llm__mlp_width": 48}, r"mlp.* has shape .*, config\.model wants .*; set the sizes"
+    ),
+    "no tokenizer": ("write", "", {"tokenizer__path": ""}, r"config\.tokenizer\.path is empty"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BEGINNINGS)
+def test_what_a_run_would_fail_of_in_its_beginning_is_said_by_check_in_the_same_words(name, try_out, corpus, tmp_path):
+    stage, earlier, fields, message = BEGINNINGS[name]
+    fields = {"init__checkpoint": earlier, "model__speak__enabled": stage == "joint", **fields}
+    with pytest.raises(UserError, match=message) as told:
+        try_out(stage, base=fields)
+    use_mesh(1, 1, 1, 1)
+    try:
+        with pytest.raises(UserError) as then:
+            start(recipe(Path(), stage, **fields), tmp_path / "run")
+    finally:
+        use_mesh()
+    assert str(told.value) == str(then.value)
+    assert not (tmp_path / "run").exists()  # nothing is left behind, no folder either
+    assert len(str(told.value)) < 900
+
+
+def test_what_an_earlier_run_has_is_used_by_check_too(try_out):
+    """Its tokenizer, and what it trained."""
+    assert try_out("write", base={"init__checkpoint": "write", "tokenizer__path": ""}) == 0
+    allowed = {"init__checkpoint": "write", "tokenizer__path": "", "init__allow_new": (".*",)}
+    assert try_out("align", base=allowed) == 0
+
+
+def test_check_looks_at_the_run_that_is_in_the_workdir(try_out, tmp_path):
+    assert try_out("write", "--workdir", "write") == 0
+    assert try_out("write", "--workdir", str(tmp_path / "new")) == 0
+    with pytest.raises(UserError, match="write: holds a run of stage write, "):
+        try_out("align", "--workdir", "write")
+    shutil.copytree("write", tmp_path / "copy")
+    config = tmp_path / "copy/config.json"
+    config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(UserError, match=r"config\.json was changed"):
+        try_out("write", "--workdir", str(tmp_path / "copy"))
+
+
+def test_an_earlier_run_that_is_made_later_may_have_begun(try_out):
+    assert try_out("joint", "--made-later", ".", init__checkpoint="empty") == 0
 
 
 def test_what_is_made_later_need_not_be_there(try_out, capsys):

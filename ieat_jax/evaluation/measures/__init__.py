@@ -63,7 +63,7 @@ def _measure(name: str) -> Measure:
     mend = "mend the file, or take it out of the folder"
     try:
         measure = getattr(importlib.import_module(module), "MEASURE", None)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise MeasureError(f"{file}{line_of(file, error)}: {type(error).__name__}: {error}; {mend}") from error
     if not isinstance(measure, Measure):
         raise MeasureError(f"{file}: has no MEASURE = Measure(...); {mend}")

@@ -125,6 +125,19 @@ class PretrainedLLM:
     tokenizer: Callable[[], TextTokenizer]
     source: TensorSource  # Hugging Face names
 
+    def shapes(self, config: ModelConfig) -> dict[str, tuple[int, ...]]:
+        """{our name: shape} of Think and Write in what `weights` gives, and what it checks is checked.
+
+        Raises:
+            InteropError: as `weights`.
+        """
+        self._check(config)
+        found = {name: leaf.shape for name, leaf in outer_leaves(config.llm).items()}
+        for part, numbers in _parts(config):
+            layers = layer_leaves(config.llm).items()
+            found |= {f"{part}.layers.{name}": (len(numbers), *leaf.shape) for name, leaf in layers}
+        return found
+
     def weights(self, config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
         """(our name, float32 array) of Think and Write, layers stacked; one array at a time is in memory.
 

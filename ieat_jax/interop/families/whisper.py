@@ -100,6 +100,17 @@ class PretrainedWhisper:
     source: TensorSource  # Hugging Face names
     prefix: str  # of the encoder's names in the source
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """{our name: shape} of what `weights` gives, and what it checks is checked.
+
+        Raises:
+            InteropError: tensors are missing, mis-shaped or unexpected.
+        """
+        self._check()
+        outer = {OURS + name: leaf.shape for name, leaf in outer_leaves(self.config).items()}
+        layers = layer_leaves(self.config).items()
+        return outer | {f"{OURS}layers.{name}": (self.config.num_layers, *leaf.shape) for name, leaf in layers}
+
     def weights(self) -> Iterator[tuple[str, np.ndarray]]:
         """(our name, float32 array) of `listen.encoder`, layers stacked; one array at a time is in memory.
 
@@ -108,12 +119,15 @@ class PretrainedWhisper:
         Raises:
             InteropError: tensors are missing, mis-shaped or unexpected.
         """
+        self._check()
+        return self._stream()
+
+    def _check(self) -> None:
         expected = {self.prefix + leaf.theirs: leaf.their_shape for leaf in outer_leaves(self.config).values()}
         for index in range(self.config.num_layers):
             leaves = layer_leaves(self.config).values()
             expected |= {f"{self.prefix}layers.{index}.{leaf.theirs}": leaf.their_shape for leaf in leaves}
         check_tensors(self.source, expected, where=self.spec, ignore=_NOT_THE_ENCODER)
-        return self._stream()
 
     def _stream(self) -> Iterator[tuple[str, np.ndarray]]:
         for name, leaf in outer_leaves(self.config).items():

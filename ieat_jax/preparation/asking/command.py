@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ieat_jax.preparation.asking.recorded import Answer, Dialogue, Recorded
 
 ANSWERS_FILE = "answers.jsonl"
+# Of an endpoint, where nothing else is given.
+KEY_VARIABLE, WORKERS, TIMEOUT = "OPENAI_API_KEY", 8, 120.0
 _ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 
 
@@ -28,12 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "http://localhost:8000/v1",
     )
     parser.add_argument("--model", help="name of the model at an endpoint")
-    parser.add_argument("--key-variable", default="OPENAI_API_KEY", help="environment variable with an endpoint's key")
-    parser.add_argument("--workers", type=int, default=8, help="questions to an endpoint at a time (default: 8)")
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds for an endpoint's answer (default: 120)")
-    parser.add_argument(
-        "--extra", default="{}", help="JSON object added to an endpoint's requests; null takes a key out"
-    )
+    parser.add_argument("--key-variable", help=f"environment variable with an endpoint's key (default: {KEY_VARIABLE})")
+    parser.add_argument("--workers", type=int, help=f"questions to an endpoint at a time (default: {WORKERS})")
+    parser.add_argument("--timeout", type=float, help=f"seconds for an endpoint's answer (default: {TIMEOUT:g})")
+    parser.add_argument("--extra", help="JSON object added to an endpoint's requests; null takes a key out")
     parser.add_argument(
         "--answers", type=path_argument, help=f"file that keeps all answers (default: {ANSWERS_FILE} in --out)"
     )
@@ -48,13 +48,15 @@ def model_name(arguments: argparse.Namespace) -> str:
     """The name that answers are kept under, and that records have as `model:NAME`.
 
     Raises:
-        UserError: an endpoint without a model, or a model without an endpoint.
+        UserError: an endpoint without a model, or an argument that is for endpoints without one.
     """
     is_address = _ADDRESS.match(arguments.llm) is not None
     if is_address and not arguments.model:
         raise UserError(f"--llm {arguments.llm}: an endpoint has several models; name one as --model")
-    if arguments.model and not is_address:
-        raise UserError(f"--model {arguments.model}: is for endpoints; --llm {arguments.llm} is the model itself")
+    for flag in () if is_address else ("model", "key_variable", "workers", "timeout", "extra"):
+        if (value := getattr(arguments, flag)) is not None:
+            name = f"--{flag.replace('_', '-')}"
+            raise UserError(f"{name} {value}: is for endpoints; --llm {arguments.llm} is a model that runs here")
     return arguments.model or arguments.llm
 
 
@@ -69,11 +71,11 @@ def open_llm(arguments: argparse.Namespace, system_text: str, max_tokens: int) -
 
     name = model_name(arguments)
     for flag in ("workers", "timeout"):
-        if not getattr(arguments, flag) > 0:
+        if getattr(arguments, flag) is not None and not getattr(arguments, flag) > 0:
             raise UserError(f"--{flag} {getattr(arguments, flag)}: has to be above 0")
     if max_tokens < 1:
         raise UserError(f"--max-tokens {max_tokens}: has to be above 0")
-    extra = _extra(arguments.extra)
+    extra = {} if arguments.extra is None else _extra(arguments.extra)
     path = arguments.answers or arguments.out / ANSWERS_FILE
     settings: dict[str, Any] = {"max_tokens": max_tokens} | ({"extra": extra} if extra else {})
     if arguments.replay and not path.is_file():
@@ -87,9 +89,9 @@ def open_llm(arguments: argparse.Namespace, system_text: str, max_tokens: int) -
         name,
         system_text,
         max_tokens,
-        key=os.environ.get(arguments.key_variable),
-        timeout=arguments.timeout,
-        workers=arguments.workers,
+        key=os.environ.get(arguments.key_variable or KEY_VARIABLE),
+        timeout=arguments.timeout or TIMEOUT,
+        workers=arguments.workers or WORKERS,
         extra=extra,
     )
     return Recorded(endpoint, path, name, system_text, settings)

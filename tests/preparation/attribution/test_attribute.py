@@ -250,6 +250,9 @@ def test_replay_and_dry_run_ask_nobody(tmp_path, capsys):
     [
         (("--llm", "http://x/v1"), "an endpoint has several models; name one as --model"),
         (("--llm", "package:none", "--model", "m"), "--model m: is for endpoints"),
+        (("--llm", "package:none", "--workers", "2"), "--workers 2: is for endpoints; --llm package:none is a model"),
+        (("--llm", "package:none", "--key-variable", "KEY"), "--key-variable KEY: is for endpoints"),
+        (("--llm", "package:none", "--extra", "{}"), "--extra {}: is for endpoints"),
         (("--llm", "package:none"), "package:none: there is no such package"),
         (("--llm", "http://x/v1", "--model", "m", "--extra", "[1]"), "has to be an object"),
         (("--llm", "http://x/v1", "--model", "m", "--extra", "{"), "is no JSON"),
