@@ -20,7 +20,6 @@ Exit codes: 0 done, 1 more bad records or labels than accepted, 2 wrong argument
 """
 
 import argparse
-import functools
 import json
 import sys
 import time
@@ -381,11 +380,11 @@ def main(argv: list[str] | None = None) -> int:
         return showing.run(arguments, overrides)
     if overrides and arguments.command != "shards":  # whose other options are Beam's
         parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+    arguments.beam_options = overrides
     command = {
         "demo": demo, "import": importing.run, "responses": responses, "codec": codec, "units": units,
         "tokenizer": tokenizer, "check": check, "speak": spoken, "export": export.run,
-        "attribute": attribute, "describe": describing.run, "tfds": tfds_builder.run,
-        "shards": functools.partial(sharding.run, options=overrides),
+        "attribute": attribute, "describe": describing.run, "tfds": tfds_builder.run, "shards": sharding.run,
     }[arguments.command]  # fmt: skip
     root = getattr(arguments, "audio_root", None)
     if root is not None and not root.is_dir():

@@ -70,14 +70,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace, options: Sequence[str]) -> int:
-    """`prepare shards`; `options`: those of Beam.
+def run(arguments: argparse.Namespace) -> int:
+    """`prepare shards`; `arguments.beam_options`: what stands beside its own.
 
     Raises:
         ShardError, RecordError, StorageError, CodecError, TokenizerError: what cannot be used.
         QuarantineError, LabelError: more is bad than accepted.
     """
     started = time.perf_counter()
+    options = arguments.beam_options
     _check_options(arguments, options)
     out = open_place(arguments.out, "--out")
     quarantine = Quarantine(arguments.max_bad_share)
