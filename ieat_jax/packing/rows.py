@@ -21,7 +21,7 @@ from ieat_jax.data.records import Record, Turn
 from ieat_jax.data.sources.retry import retried
 from ieat_jax.data.sources.source import Source
 from ieat_jax.data.sources.store import DataError
-from ieat_jax.packing.plan import Piece, Plan, choices, picker
+from ieat_jax.packing.plan import Choices, Piece, Plan, choices, picker
 from ieat_jax.packing.signs import Signs
 from ieat_jax.packing.spec import RowSpec
 from ieat_jax.packing.tables import THINKING_MODES
@@ -54,6 +54,7 @@ class TurnMaker:
 
     def __init__(self, spec: RowSpec):
         self.spec = spec
+        self._choices = functools.lru_cache(8)(self._drawn)  # a dialogue's turns are asked for one after the other
 
     def turn(self, record: Record, index: int, hear: Hear, example: int, *, supervised: bool = True) -> TurnPlan:
         """One turn of a record as example `example` has it.
@@ -66,13 +67,14 @@ class TurnMaker:
         spec, turn = self.spec, record.turns[index]
         if not turn.response_text:
             raise LayoutError("no_response", f"{record.dialogue_id}: turn {turn.turn_id} has no response_text")
-        drawn = choices(spec, np.array([example]), np.array([index]))
+        drawn = self._choices(example, len(record.turns))
+        mode, removed, draws = drawn.modes[index], drawn.removed[index], drawn.draws[index]
         thought: dict[str, str] = {}
-        if spec.chat.thinks and int(drawn.modes[0]) in THINKING_MODES:
-            thought = thinking(record, index, picker(drawn.draws[0], told=False))
+        if spec.chat.thinks and int(mode) in THINKING_MODES:
+            thought = thinking(record, index, picker(draws, told=False))
             thought = {name: sentence for name, sentence in thought.items() if name in spec.injection.segments}
-            thought = dict(list(thought.items())[int(drawn.removed[0]) :])
-        known = privileged(record, index, picker(drawn.draws[0], told=True)) if spec.privileged else ()
+            thought = dict(list(thought.items())[int(removed) :])
+        known = privileged(record, index, picker(draws, told=True)) if spec.privileged else ()
         told = told_pieces(turn.text, known, record.language)
         units = turn.units if spec.options.speech and turn.units is not None and len(turn.units) else None
         return TurnPlan(
@@ -107,6 +109,9 @@ class TurnMaker:
     def mel(self, waveform: np.ndarray) -> np.ndarray:
         """The log-mel of a clip, as `turn` hears it."""
         return clip_log_mel(waveform, num_mels=self.spec.num_mels, window_seconds=self.spec.clip_seconds)
+
+    def _drawn(self, example: int, turns: int) -> Choices:
+        return choices(self.spec, np.full(turns, example), np.arange(turns))
 
     def _clip(self, turn: Turn, record: Record, hear: Hear, supervised: bool) -> Clip:
         if turn.audio is None:

@@ -3,7 +3,7 @@
     python tests/benchmarks/data_pipeline.py --recipe configs/align.py:goat_8b,v5e-256 --runs 5
 
 Dialogues are RECCON's (as in `packing.py`), their clips Emo-DB's recordings, strung together to the length that the
-words take to say, as FLAC files. Ours: planned rows of the recipe: decoding, log-mel, thinking, tokens, layout, arrays.
+words take to say, as FLAC, in shards. Ours: planned rows of the recipe: decoding, log-mel, thinking, tokens, layout.
 The baseline reads the same clips through `torch.utils.data.DataLoader` and `transformers.WhisperFeatureExtractor`, with
 nothing else to do. One thread each, runs interleaved; figures are medians of seconds of sound per CPU-second.
 
@@ -11,10 +11,11 @@ A host's cores are those that make its rows in the least time of a step, as the 
 """
 
 import argparse
-import json
 import os
 import re
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,7 +30,11 @@ import soundfile
 from ieat_jax.audio import files, logmel
 from ieat_jax.config.recipes import load_config, typed
 from ieat_jax.costs.hardware import MACHINES
+from ieat_jax.data import payload
 from ieat_jax.data.quarantine import Quarantine
+from ieat_jax.data.sources import array_record, jsonl
+from ieat_jax.data.sources.array_record import ArrayRecords
+from ieat_jax.data.sources.jsonl import JsonLines
 from ieat_jax.packing import rows
 from ieat_jax.packing.pipeline import make_plan
 from ieat_jax.packing.rows import RowMaker
@@ -56,19 +61,23 @@ def speech():
 def corpus(folder, count):
     """Records of `count` dialogues, every clip a file of its own."""
     records = bench.dialogues(folder)[:count]
-    sound, at, made = speech(), 0, []
-    for record in records:
-        raw = json.loads(record.packed) | {"turns": [turn.raw for turn in record.turns]}
-        for turn, then in zip(raw["turns"], record.turns, strict=True):
-            size = round(float(then.audio.removesuffix(".wav")) * files.SAMPLE_RATE)
-            name = f"{len(made)}_{turn['turn_id']}.flac"
+    sound, at = speech(), 0
+    for number, record in enumerate(records):
+        for turn in record["turns"]:
+            size = round(float(turn["split_audio_file"].removesuffix(".wav")) * files.SAMPLE_RATE)
+            turn["split_audio_file"] = f"{number}_{turn['turn_id']}.flac"
             clip = np.take(sound, range(at, at + size), mode="wrap")
             at = (at + size) % len(sound)
-            soundfile.write(folder / name, clip, files.SAMPLE_RATE, subtype="PCM_16")
-            turn["split_audio_file"] = name
-            turn.setdefault("ieat", {}).setdefault("response", {})["units"] = np.asarray(then.units).tolist()
-        made.append(bench.parse_record(raw))
-    return tuple(made)
+            soundfile.write(folder / turn["split_audio_file"], clip, files.SAMPLE_RATE, subtype="PCM_16")
+    bench.write_records(folder / "reccon.jsonl", records)
+    return records
+
+
+def shards(folder):
+    """The same as shards."""
+    command = [sys.executable, "-m", "ieat_jax.prepare", "shards", "--records", str(folder / "reccon.jsonl")]
+    subprocess.run([*command, "--out", str(folder / "shards")], check=True, capture_output=True)
+    return ArrayRecords(folder / "shards")
 
 
 class Parts:
@@ -92,8 +101,8 @@ class Parts:
 
 def ours(maker, plan, parts):
     """(CPU-seconds, seconds of sound) of as many rows as there are, and the parts."""
-    maker.turns._mel._kept.clear()
-    maker.turns._mel._bytes = 0
+    maker._mel._kept.clear()
+    maker._mel._bytes = 0
     parts.seconds.clear()
     sound, count = 0.0, len(plan.window(0).rows)
     began = time.process_time()
@@ -142,27 +151,33 @@ def main():
     parser.add_argument("--recipe", default="configs/align.py:goat_8b,v5e-256")
     parser.add_argument("--dialogues", type=int, default=120)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--files", action="store_true", help="from a JSON-lines file and sound files, not from shards")
     arguments = parser.parse_args()
     config = typed(load_config(arguments.recipe))
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         records = corpus(folder, arguments.dialogues)
-        texts = [text for r in records for t in r.turns for text in (t.text, t.response_text)]
+        texts = [text for r in records for t in r["turns"] for text in (t["text"], t["response_text"])]
         tokenizer = train_tokenizer([*texts, "The user feels because of I should answer in a tone"], 8000)
         chat = ChatFormat.from_config(tokenizer, config.chat)
         unit_end = 4096 if config.model.speak.enabled else None
         spec = make_row_spec(config, config.model.listen, chat, unit_end=unit_end)
-        sources = [bench.Source(records, folder, 1.0, "reccon")]
+        sources = [JsonLines(folder / "reccon.jsonl") if arguments.files else shards(folder)]
         plan = make_plan(sources, spec, Quarantine(1.0))
         maker, parts = RowMaker(sources, spec, plan), Parts()
         began = time.process_time()
         plan._planned(0)
         planned = (time.process_time() - began) / len(records)
         for owner, name, part in (
-            (rows, "read_audio", "decode"), (rows, "clip_log_mel", "log-mel"), (rows, "lay_out", "tokens and layout"),
-        ):  # fmt: skip
+            (jsonl, "read_audio", "decode"),
+            (payload, "decode_flac", "decode"),
+            (jsonl, "parse_line", "records"),
+            (array_record, "parse_line", "records"),
+            (rows, "clip_log_mel", "log-mel"),
+            (rows, "lay_out", "tokens and layout"),
+        ):
             parts.wrap(owner, name, part)
-        paths = [folder / turn.audio for record in records for turn in record.turns]
+        paths = [folder / turn["split_audio_file"] for record in records for turn in record["turns"]]
         found, theirs = [], []
         torch_baseline(paths[:32])
         for _ in range(arguments.runs):

@@ -47,6 +47,7 @@ from ieat_jax.progress import Progress
 STAMP = "stamp.json"
 READERS = (jsonl, records, labels, keys, understood, index_module, files, streams)  # code that an index depends on
 KEPT = 3  # contents that an index is kept of
+REMEMBERED = 8  # records that are kept as they were read last
 SETTLED = 2.0  # seconds after which a change of a file shows in its time, on every file system
 TYPES = {"begin": np.int64, "size": np.int32, "line": np.int64, "check": np.uint32, "path_end": np.int64}
 
@@ -66,7 +67,11 @@ class JsonLines:
         self._path = os.path.abspath(path)
         self.index = _open_index(path, self.audio_root)
         self._file: int | None = None
+        self._prepare()
+
+    def _prepare(self) -> None:
         self._lock = threading.Lock()
+        self._record = functools.lru_cache(REMEMBERED)(self._read)  # its turns are asked for one after the other
 
     def __len__(self) -> int:
         return len(self.index)
@@ -77,6 +82,9 @@ class JsonLines:
         Raises:
             DataError: the file was changed since its index was opened, or cannot be read.
         """
+        return self._record(number)
+
+    def _read(self, number: int) -> Record:
         index = self.index
         begin, size, line = (int(index[name][number]) for name in ("begin", "size", "line"))
         try:
@@ -121,11 +129,11 @@ class JsonLines:
             yield f"{self.name}:{number}", code, str(RecordError(code, self.name, number, message))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None, "_lock": None}
+        return {**self.__dict__, "_file": None, "_lock": None, "_record": None}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._prepare()
 
     def __del__(self) -> None:
         if getattr(self, "_file", None) is not None:
