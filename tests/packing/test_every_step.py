@@ -4,6 +4,9 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,3 +134,38 @@ def test_what_a_run_remembers_is_enough_and_equal(corpus, spec, whole):
             assert digest(read.batch) == whole[step][1][1][0]
             again.trained(read)
         assert again.state(STEPS) == last
+
+
+def test_far_steps_are_the_same_for_any_number_of_hosts_and_in_another_process(corpus):
+    """Steps 0, 1, 17, 1000 and 12,345, long after the records came round for the thousandth time."""
+    spec, steps = spec_of("align"), (0, 1, 17, 1000, 12_345)
+    found = far_hashes(corpus, spec, steps, 1)
+    assert len(set(found)) == len(steps)
+    for hosts in (2, 4, 8):
+        assert far_hashes(corpus, spec, steps, hosts) == found
+    script = (
+        f"import sys; sys.path[:0] = [{str(Path(__file__).parents[1])!r}]\n"
+        "from pathlib import Path\n"
+        "from helpers.many_sizes import spec_of\n"
+        "from packing.test_every_step import far_hashes\n"
+        f"print(*far_hashes(Path({str(corpus)!r}), spec_of('align'), {steps}, 1))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == found, done.stderr
+
+
+def far_hashes(corpus, spec, steps, hosts):
+    """The hash of the global batch of each step, put together from the parts of all hosts."""
+    sources, quarantine = opened(corpus)
+    plan = make_plan(sources, spec, quarantine)
+    data = [
+        make_batches(sources, spec, plan, batch_size=8, steps=max(steps) + 1, host=host, hosts=hosts)
+        for host in range(hosts)
+    ]
+    found = []
+    for step in steps:
+        parts = [part[step].batch for part in data]
+        names = Batch.__dataclass_fields__
+        whole = Batch(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+        found.append(digest(whole))
+    return found
