@@ -16,13 +16,16 @@ import soundfile
 import soxr
 
 from ieat_jax.audio.flac import SAMPLE_RATE, off_grid, on_grid
-from ieat_jax.audio.streams import Stream, StreamError, find_streams
+from ieat_jax.audio.streams import Stream, find_streams
+from ieat_jax.audio.whole import StreamError
 from ieat_jax.errors import UserError
 from ieat_jax.storage import StorageError, without_address
 
 MIN_SECONDS = 0.1
 SAMPLE_RATES = (8_000, 192_000)
 MAX_CHANNELS = 8
+# Of other formats that libsndfile reads it cannot be known whether a file is all there.
+FORMATS = ("WAV", "WAVEX", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "RF64", "W64", "NIST", "SVX")
 # No codec that libsndfile reads packs more samples than this into one byte; a header that claims more is lying.
 MAX_SAMPLES_PER_BYTE = 200
 MAX_PEAK = 4.0
@@ -144,13 +147,17 @@ def _streams(
     whole = streams == [Stream(0, len(data))]
     if not isinstance(data, bytes):
         data.madvise(mmap.MADV_DONTNEED)  # what was looked through need not stay in memory
-    sounds = [
-        stack.enter_context(_opened(path, os.open(file, os.O_RDONLY) if whole and file else _Window(data, stream)))
-        for stream in streams
-    ]
-    for sound, stream in zip(sounds, streams, strict=True):
+    sounds, seconds = [], 0.0
+    for stream in streams:
+        sound = stack.enter_context(
+            _opened(path, os.open(file, os.O_RDONLY) if whole and file else _Window(data, stream))
+        )
         _check_header(path, sound, len(stream.head) + stream.end - stream.start)
-    check_length(path, sum(sound.frames / sound.samplerate for sound in sounds), max_seconds)
+        seconds += sound.frames / sound.samplerate
+        sounds.append(sound)
+        if seconds > max_seconds:  # the others need not be opened: each takes memory
+            break
+    check_length(path, seconds, max_seconds)
     return sounds
 
 
@@ -275,6 +282,9 @@ def _opened(path: str | os.PathLike, file: int | _Window) -> Iterator[soundfile.
 def _check_header(path: str | os.PathLike, sound: soundfile.SoundFile, size: int) -> None:
     """Refuse by the header alone, before memory is spent on decoding."""
     rate, channels, frames = sound.samplerate, sound.channels, sound.frames
+    if sound.format not in FORMATS:
+        message = f"is in the format {sound.format}, which does not say when it is cut short; export it as WAV or FLAC"
+        raise AudioError("format", path, message)
     low, high = SAMPLE_RATES
     if not low <= rate <= high:
         raise AudioError("sample_rate", path, f"sample rate {rate} Hz is outside of {low}..{high} Hz")
@@ -346,13 +356,19 @@ def _decode(path: str | os.PathLike, sound: soundfile.SoundFile) -> tuple[np.nda
     frames, levels = sound.frames, _Levels.of(sound.channels)
     mono = np.empty(frames, np.float32)
     while levels.frames < frames:
-        block = sound.read(min(BLOCK // sound.channels, frames - levels.frames), dtype="float32", always_2d=True)
+        try:
+            block = sound.read(min(BLOCK // sound.channels, frames - levels.frames), dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            message = f"is damaged after sample {levels.frames} ({str(error.error_string).strip()}); export it again"
+            raise AudioError("corrupt", path, message) from error
         if not len(block):
             break
         part = mono[levels.frames : levels.frames + len(block)]
         part[:] = block[:, 0] if sound.channels == 1 else block.mean(axis=1)
         _add_levels(path, levels, block, part)
-    if levels.frames < frames - max(0.01 * frames, 0.1 * sound.samplerate):
+    # An encoder of MP3 adds sound before and after, which decoders count in several ways; the others are exact.
+    slack = max(0.01 * frames, 0.1 * sound.samplerate) if sound.format == "MP3" else 0
+    if levels.frames < frames - slack:
         raise AudioError("truncated", path, f"the header promises {frames} samples, the file holds {levels.frames}")
     return mono[: levels.frames], levels
 

@@ -8,46 +8,34 @@ tells of, and says nothing of the rest.
 from __future__ import annotations
 
 import dataclasses
+import mmap
 import re
-from typing import Protocol
+
+from ieat_jax.audio.whole import SLACK_BYTES, Bytes, OggPages, StreamError, check_flac, check_size, promised_size
 
 # A size of 0x7FFF0000 and more that the file does not have is what programs write when they do not know it: SoX
 # 0x7FFFF024 and 0x7FFFF000, arecord 0x80000024, FFmpeg 0xFFFFFFFF.
 STREAMING_SIZE = 0x7FFF0000
-SLACK_SHARE, SLACK_BYTES = 0.01, 64  # of a file that may be missing without its being called cut short
+SLACK_SHARE = 0.01
+PART, OVERLAP = 1 << 24, 64  # bytes that are looked through at a time, and more than what is looked for has
 UNEXPLAINED = 4096  # bytes after the sound that are nobody's concern, if they are also below SLACK_SHARE of it
 
 _FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # a marker, and the header of the block that has to follow it
+_OGG = re.compile(b"OggS")
+_SYNC = re.compile(rb"\xff[\xe0-\xff]")  # of an MP3's frame
 _WAV = re.compile(rb"RIFF.{4}WAVEfmt ", re.DOTALL)
 # Beginnings of containers of which a second one cannot be read; each too long to occur by chance.
 _OTHERS = {
     b".snd": re.compile(
         rb"\.snd\x00\x00[\x00-\x03].{5}\x00\x00\x00[\x01-\x1b]\x00[\x00-\x02].{2}\x00\x00\x00[\x01-\x08]", re.DOTALL
     ),
+    b"NIST": re.compile(rb"NIST_1A\n   1024\n"),
     b"caff": re.compile(rb"caff\x00\x01\x00\x00desc"),
     b"riff": re.compile(rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb"),
     b"RF64": re.compile(rb"RF64.{4}WAVEds64", re.DOTALL),
     b"FORM": re.compile(rb"FORM.{4}AIF[FC](?:COMM|FVER)", re.DOTALL),
 }
 _FOURCC = re.compile(rb"[A-Za-z0-9_ ]{4}")
-
-
-class Bytes(Protocol):
-    """A whole file, such as `mmap.mmap`."""
-
-    def __getitem__(self, place: slice) -> bytes: ...
-    def __len__(self) -> int: ...
-    def find(self, sub: bytes, start: int, end: int, /) -> int:
-        """Where `sub` begins between two places, or -1."""
-        ...
-
-
-class StreamError(Exception):
-    """A file that would be read in part; `code` as in `AudioError`."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(message)
-        self.code, self.message = code, message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,14 +76,22 @@ def _next_streams(data: Bytes, begin: int) -> _Found:
     if magic[:4] == b"fLaC":
         return _flac(data, begin, start)
     if magic[:4] in _OTHERS:
-        if second := _OTHERS[magic[:4]].search(data, start + 4):
+        if (second := _find(data, _OTHERS[magic[:4]], start + 4)) is not None:
             raise StreamError(
-                "joined", f"another file of its kind begins at byte {second.start()} and would not be read; split it"
+                "joined", f"another file of its kind begins at byte {second} and would not be read; split it"
             )
+        check_size(start + promised_size(data, start), len(data))
         return [Stream(start, len(data))], None
     if _mp3_frame(data, start):
         return _mp3(data, begin, start)
     return [], None
+
+
+def _begins(data: Bytes, place: int) -> bool:
+    """Whether another container than Ogg, or a tag before one, begins at `place`."""
+    magic = data[place : place + 4]
+    known = magic in (b"RIFF", b"fLaC", *_OTHERS) or magic[:3] == b"ID3"
+    return known or _mp3_frame(data, place) is not None
 
 
 def _after_id3(data: Bytes, start: int) -> int:
@@ -105,6 +101,31 @@ def _after_id3(data: Bytes, start: int) -> int:
         return start
     size = int.from_bytes(head[6:7]) << 21 | head[7] << 14 | head[8] << 7 | head[9]
     return start + 10 + size + (10 if head[5] & 0x10 else 0)
+
+
+def _find(data: Bytes, pattern: re.Pattern[bytes], start: int) -> int | None:
+    """Where `pattern` is found from `start` on, None where it is not."""
+    for begin in range(start, len(data), PART):
+        if found := pattern.search(data, begin, min(begin + PART + OVERLAP, len(data))):
+            return found.start()
+        _pass(data, begin, begin + PART)
+    return None
+
+
+def _all_zero(data: Bytes, start: int) -> bool:
+    """Whether nothing but zeros stands from `start` on, as where space was reserved."""
+    for begin in range(start, len(data), PART):
+        part = data[begin : begin + PART]
+        if part != bytes(len(part)):
+            return False
+        _pass(data, begin, begin + PART)
+    return True
+
+
+def _pass(data: Bytes, place: int, following: int) -> None:
+    """Go on to another place; what was looked through leaves the memory, of which a file may have more."""
+    if place // PART != following // PART and isinstance(data, mmap.mmap):
+        data.madvise(mmap.MADV_DONTNEED)
 
 
 def _number(data: Bytes, at: int, size: int = 4) -> int:
@@ -127,8 +148,8 @@ def _wav(data: Bytes, start: int) -> _Found:
     never_patched = promised == 0 and claimed + 8 <= first + 8 - start
     open_end = size - first < promised or (promised == 0 and claimed >= STREAMING_SIZE)
     if never_patched or (open_end and max(promised, claimed) >= STREAMING_SIZE):
-        following = _WAV.search(data, first)
-        end = following.start() if following else size
+        following = _find(data, _WAV, first)
+        end = size if following is None else following
         sound = (end - first) // align * align
         sizes = (first - start + sound - 8, sound)
         head = b"RIFF%b%b%b" % (
@@ -136,14 +157,13 @@ def _wav(data: Bytes, start: int) -> _Found:
             data[start + 8 : first - 4],
             sizes[1].to_bytes(4, "little"),
         )
-        return [Stream(first, first + sound, head)], end if following else None
+        return [Stream(first, first + sound, head)], following
     whole = max(claimed + 8 if claimed < STREAMING_SIZE else 0, first - start + promised)
-    if start + whole > (1 + SLACK_SHARE) * size + SLACK_BYTES:
-        raise StreamError("truncated", f"the file was cut short: its header promises {whole} bytes, it has {size}")
+    check_size(start + whole, size)
     end = _after_chunks(data, first + promised + promised % 2)
     rest = size - end
     more = rest > 0 and _next_streams(data, end) != ([], None)
-    if not more and rest > max(UNEXPLAINED, SLACK_SHARE * promised) and data[end:size].strip(b"\0"):
+    if not more and rest > max(UNEXPLAINED, SLACK_SHARE * promised) and not _all_zero(data, end):
         raise StreamError(
             "lying_header",
             f"the header tells of {promised} bytes of sound, and {rest} bytes follow that may be sound, too; "
@@ -169,23 +189,26 @@ def _after_chunks(data: Bytes, place: int) -> int:
 
 def _ogg(data: Bytes, link: int, place: int) -> _Found:
     """Links of a chain. A link begins with pages that are marked as the beginning of something (flag 2)."""
-    streams, beginning = [], True
-    while place + 27 <= len(data):
+    streams, pages, begun = [], OggPages(), False
+    while place + 4 <= len(data):
         if data[place : place + 4] != b"OggS":
-            following = data.find(b"OggS", place, len(data))
-            if following < 0:
+            following = None if pages.complete and _begins(data, place) else _find(data, _OGG, place)
+            if following is None:
                 break
+            if not pages.complete:
+                raise StreamError("corrupt", f"no page begins at byte {place}, where one should; export it again")
             place = following
             continue
-        begins = bool(data[place + 5 : place + 6][0] & 2)
-        if begins and not beginning:
+        if begun and pages.complete:
             streams.append(Stream(link, place))
             link = place
-        beginning = begins
-        segments = data[place + 26 : place + 27][0]
-        place += 27 + segments + sum(data[place + 27 : place + 27 + segments])
+        begun = True
+        following = pages.add(data, place)
+        _pass(data, place, following)
+        place = following
+    pages.end()
     streams.append(Stream(link, len(data)))
-    return streams, None if data[place : place + 4] == b"OggS" else place
+    return streams, place
 
 
 # ---- FLAC
@@ -196,8 +219,8 @@ def _flac(data: Bytes, begin: int, start: int) -> _Found:
     while not last and place + 4 <= len(data):  # past pictures, which may hold anything
         last = bool(data[place : place + 1][0] & 0x80)
         place += 4 + int.from_bytes(data[place + 1 : place + 4], "big")
-    following = _FLAC.search(data, place)
-    end = following.start() if following else None
+    end = _find(data, _FLAC, place)
+    check_flac(data, start, len(data) if end is None else end)
     return [Stream(begin, len(data) if end is None else end)], end
 
 
@@ -247,6 +270,9 @@ def _mp3(data: Bytes, begin: int, place: int) -> _Found:
 
     def stream(end: int) -> Stream:
         # mpg123 believes the note, and guesses by the first frame where there is none.
+        if told not in (None, UNTOLD) and len(sizes) + 1 < told:
+            message = f"the file was cut short: its header promises {told} frames, it has {len(sizes)}"
+            raise StreamError("truncated", message)
         varies = told in (None, UNTOLD) and max(sizes, default=0) - min(sizes, default=0) > 4
         if varies or (told is not None and len(sizes) > told + 1):
             return Stream(sound, end, _note(data, sound, len(sizes)))
@@ -260,6 +286,8 @@ def _mp3(data: Bytes, begin: int, place: int) -> _Found:
                 break
             place = following
             continue
+        if place + frame.size > len(data) + SLACK_BYTES:
+            raise StreamError("truncated", f"the file was cut short: the frame at byte {place} is not all there")
         count = _told(data, place, frame)
         if kind is not None and (count is not None or frame.kind != kind):
             streams.append(stream(place))
@@ -268,6 +296,7 @@ def _mp3(data: Bytes, begin: int, place: int) -> _Found:
             kind, told, sound, sizes = frame.kind, count, place if count is None else place + frame.size, []
         if count is None:
             sizes.append(frame.size)
+        _pass(data, place, place + frame.size)
         place += frame.size
     streams.append(stream(len(data)))
     return streams, None if _mp3_frame(data, place) else place
@@ -285,7 +314,8 @@ def _note(data: Bytes, place: int, frames: int) -> bytes:
 def _told(data: Bytes, place: int, frame: _Frame) -> int | None:
     """The number of frames that an encoder's note tells of, None where the frame is sound."""
     note = data[place + frame.tag : place + frame.tag + 12]
-    if note[:4] in (b"Xing", b"Info"):
+    silent = not any(data[place + 4 : place + frame.tag])  # mpg123 believes no other
+    if silent and note[:4] in (b"Xing", b"Info"):
         return int.from_bytes(note[8:12]) if len(note) == 12 and note[7] & 1 else UNTOLD
     if data[place + 36 : place + 40] == b"VBRI":
         return int.from_bytes(data[place + 50 : place + 54])
@@ -298,8 +328,10 @@ def _after_tags(data: Bytes, place: int) -> int | None:
         return end
     if data[place : place + 3] == b"TAG":
         return place + 128
-    while (place := data.find(b"\xff", place + 1, len(data))) >= 0:
-        frame = _mp3_frame(data, place)
-        if frame and (following := _mp3_frame(data, place + frame.size)) and following.kind == frame.kind:
-            return place
+    following = _find(data, _SYNC, place + 1)
+    while following is not None:
+        frame = _mp3_frame(data, following)
+        if frame and (second := _mp3_frame(data, following + frame.size)) and second.kind == frame.kind:
+            return following
+        following = _find(data, _SYNC, following + 1)
     return None

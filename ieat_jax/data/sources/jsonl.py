@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ieat_jax.audio import files, streams
+from ieat_jax.audio import files, streams, whole
 from ieat_jax.audio.files import count_samples, read_audio
 from ieat_jax.data import jsonl, keys, labels, records, understood
 from ieat_jax.data.jsonl import RecordError, count_lines, read_lines
@@ -45,7 +45,7 @@ from ieat_jax.data.sources.store import (
 from ieat_jax.progress import Progress
 
 STAMP = "stamp.json"
-READERS = (jsonl, records, labels, keys, understood, index_module, files, streams)  # code that an index depends on
+READERS = (jsonl, records, labels, keys, understood, index_module, files, streams, whole)  # that an index depends on
 KEPT = 3  # contents that an index is kept of
 REMEMBERED = 8  # records that are kept as they were read last
 SETTLED = 2.0  # seconds after which a change of a file shows in its time, on every file system
