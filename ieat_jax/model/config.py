@@ -134,6 +134,7 @@ class LLMConfig(Section):
     qkv_bias: bool = flag(False)  # Qwen2
     qk_norm: bool = flag(False)  # Qwen3
     tie_embeddings: bool = flag(True)  # LM head = embedding table
+    context_length: int = number(0, least=0)  # positions that an export promises; 0 = those of the rows it trains on
 
     def __post_init__(self) -> None:
         super().__post_init__()

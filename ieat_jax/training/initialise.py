@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.errors import UserError
-from ieat_jax.model.abstract import abstract_model
+from ieat_jax.model.abstract import abstract_model, place
 from ieat_jax.model.lora import merge_lora
 from ieat_jax.model.names import map_named, named_leaves
 from ieat_jax.model.partition import multipliers
@@ -104,7 +103,7 @@ def initialise(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None)
     for source in sources:
         for name, value in source.weights():
             if handover.loaded.get(name) == source.name:
-                found[name] = _place(value, wanted[name])
+                found[name] = place(value, wanted[name])
     found |= {name: found[origin].copy() for name, origin in handover.copied.items()}
     if handover.new:
         # The whole model is traced, but only the missing leaves are computed.
@@ -260,17 +259,10 @@ def _same_sizes(spec: str, theirs: Any, ours: Any, field: str) -> None:
         f"{field}.{item.name}: {getattr(theirs, item.name)!r} there, {getattr(ours, item.name)!r} here"
         for item in dataclasses.fields(theirs)
         if getattr(theirs, item.name) != getattr(ours, item.name)
+        and item.name != "context_length"  # of which less may be promised
     ]
     if differing:
         raise InitError(f"{spec} is another model than the config describes ({'; '.join(differing)}); set these fields")
-
-
-def _place(value: Any, wanted: jax.ShapeDtypeStruct) -> jax.Array:
-    """A loaded array in the layout of the abstract parameter."""
-    if isinstance(value, np.ndarray):
-        value = np.asarray(value, wanted.dtype)
-        return jax.make_array_from_callback(value.shape, wanted.sharding, lambda index: value[index])
-    return jax.device_put(value, wanted.sharding)
 
 
 def _copies(config: RunConfig, wanted: Iterable[str], loaded: Mapping[str, str]) -> dict[str, str]:

@@ -108,6 +108,7 @@ def llm_config(config: Mapping[str, Any], *, where: str = "LLM config") -> LLMCo
         qkv_bias=family == "qwen2",
         qk_norm=family == "qwen3",
         tie_embeddings=read.get("tie_word_embeddings", bool, False),
+        context_length=read.get("max_position_embeddings", int, 0, null=0),
     )
 
 

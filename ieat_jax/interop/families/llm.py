@@ -20,6 +20,7 @@ from ieat_jax.interop.containers.source import (
     read_json,
 )
 from ieat_jax.interop.families.configs import llm_config
+from ieat_jax.interop.verify import check_export
 from ieat_jax.model.config import LLMConfig, ModelConfig
 from ieat_jax.storage import local_path
 from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
@@ -155,7 +156,7 @@ class PretrainedLLM:
         differing = [
             f"{name} = {getattr(config.llm, name)!r}, the weights' is {value!r}"
             for name, value in pairs
-            if getattr(config.llm, name) != value
+            if getattr(config.llm, name) != value and name != "context_length"  # of which less may be promised
         ]
         if differing:
             raise InteropError(f"{self.spec}: config.model.llm is of another LLM: {'; '.join(differing)}")
@@ -207,13 +208,23 @@ def load_llm(spec: str) -> PretrainedLLM:
     if kind == "gguf":
         return _load_gguf(local_path(rest, "LLM"), spec)
     folder = local_path(spec, "LLM")
+    check_export(folder)
     if not folder.is_dir():
         raise InteropError(
             f"{spec}: there is no such folder; an LLM is given by a Hugging Face folder, gguf:FILE, or "
             f"{' or '.join(f'package:{name}' for name in PACKAGES)}"
         )
+    return open_llm_folder(folder, spec)
+
+
+def open_llm_folder(folder: Path, spec: str = "") -> PretrainedLLM:
+    """The LLM of a Hugging Face folder, whose files were verified; `spec` is for messages.
+
+    Raises:
+        InteropError: it cannot be read, or is not a Llama, Qwen2 or Qwen3.
+    """
     config = llm_config(read_json(folder / "config.json"), where=str(folder / "config.json"))
-    return PretrainedLLM(spec, config, lambda: load_tokenizer(folder), open_safetensors(folder))
+    return PretrainedLLM(spec or str(folder), config, lambda: load_tokenizer(folder), open_safetensors(folder))
 
 
 def _package_file(name: str) -> Path:
@@ -230,6 +241,7 @@ def _package_file(name: str) -> Path:
 def _load_gguf(path: Path, spec: str) -> PretrainedLLM:
     from ieat_jax.interop.containers.gguf import open_gguf
 
+    check_export(path)
     file = open_gguf(path)
     return PretrainedLLM(spec, llm_config(file.config, where=str(path)), file.tokenizer, file)
 
@@ -265,6 +277,12 @@ def to_huggingface(named: Mapping[str, Any], config: ModelConfig) -> Iterator[tu
     return stream()
 
 
+def no_family(config: LLMConfig) -> str | None:
+    """Why no Hugging Face family is like this LLM; None: one is."""
+    both = config.qkv_bias and config.qk_norm
+    return "no Hugging Face family has both q, k, v biases (Qwen2) and q/k norms (Qwen3)" if both else None
+
+
 def huggingface_config(config: LLMConfig, *, max_positions: int) -> dict[str, Any]:
     """config.json of the same LLM: the inverse of `configs.llm_config`.
 
@@ -273,8 +291,8 @@ def huggingface_config(config: LLMConfig, *, max_positions: int) -> dict[str, An
     Raises:
         InteropError: biases and q/k norms together, which no family has.
     """
-    if config.qkv_bias and config.qk_norm:
-        raise InteropError("no Hugging Face family has both q, k, v biases (Qwen2) and q/k norms (Qwen3)")
+    if reason := no_family(config):
+        raise InteropError(reason)
     family, name = (
         ("qwen2", "Qwen2") if config.qkv_bias else ("qwen3", "Qwen3") if config.qk_norm else ("llama", "Llama")
     )

@@ -22,6 +22,7 @@ from ieat_jax.interop.containers.source import (
 )
 from ieat_jax.interop.families.configs import encoder_config
 from ieat_jax.interop.families.llm import Leaf
+from ieat_jax.interop.verify import check_export
 from ieat_jax.model.config import EncoderConfig
 from ieat_jax.storage import local_path
 
@@ -154,15 +155,25 @@ def load_whisper(spec: str) -> PretrainedWhisper:
         path = local_path(rest, "Whisper")
         return _from_ctranslate2(spec, [path / "model.bin" if path.is_dir() else path])
     folder = local_path(spec, "Whisper")
+    check_export(folder)
     if not folder.is_dir():
         raise InteropError(
             f"{spec}: there is no such folder; a Whisper is given by a Hugging Face folder, ctranslate2:FILE, or "
             f"{' or '.join(f'package:{name}' for name in PACKAGES)}"
         )
+    return open_whisper_folder(folder, spec)
+
+
+def open_whisper_folder(folder: Path, spec: str = "") -> PretrainedWhisper:
+    """The encoder of a Hugging Face folder, whose files were verified; `spec` is for messages.
+
+    Raises:
+        InteropError: it cannot be read, or is not a Whisper.
+    """
     config = read_json(folder / "config.json")
     sizes = encoder_config(config, where=str(folder / "config.json"))
     source = open_safetensors(folder)
-    return PretrainedWhisper(spec, sizes, source, _prefix(source))
+    return PretrainedWhisper(spec or str(folder), sizes, source, _prefix(source))
 
 
 def _prefix(source: TensorSource) -> str:
@@ -232,4 +243,22 @@ def huggingface_config(config: EncoderConfig) -> dict[str, Any]:
         encoder_ffn_dim=config.mlp_width,
         num_mel_bins=config.num_mels,
         max_source_positions=config.max_positions,
+    )
+
+
+def preprocessor_config(config: EncoderConfig) -> dict[str, Any]:
+    """preprocessor_config.json: the log-mel that the encoder hears, as `WhisperFeatureExtractor` computes it."""
+    seconds = config.max_positions // 50
+    return dict(
+        feature_extractor_type="WhisperFeatureExtractor",
+        feature_size=config.num_mels,
+        sampling_rate=16000,
+        hop_length=160,
+        n_fft=400,
+        chunk_length=seconds,
+        n_samples=seconds * 16000,
+        nb_max_frames=seconds * 100,
+        padding_side="right",
+        padding_value=0.0,
+        return_attention_mask=False,
     )
