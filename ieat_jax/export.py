@@ -2,6 +2,7 @@
 
 huggingface    llm/ (Think and Write, which transformers loads and servers serve), whisper/ (the encoder), and all other
                parameters; config.init.checkpoint begins from it
+gguf           model.gguf, the LLM alone, for llama.cpp (--dtype float16, q8_0 or float32)
 
 FOLDER also gets manifest.json: run, step, version, codec, and what every file is. LoRA is merged into the kernels. Runs
 on a CPU with JAX_PLATFORMS=cpu; the model has to fit into memory, in float32.
