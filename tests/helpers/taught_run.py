@@ -1,5 +1,4 @@
-"""A tiny run that has learned some dialogues by heart, thinking and what follows it included, so that greedy replies
-are sentences that end by themselves."""
+"""A tiny run that has learned dialogues by heart, thinking included: greedy replies that end by themselves."""
 
 import dataclasses
 import functools
@@ -19,10 +18,8 @@ THINGS = ("keys", "bus", "job", "dog", "match", "train", "friend", "exam", "bike
 FEELINGS = ("sad", "angry", "happy", "calm")
 SAID = [f"I lost my {thing}." for thing in THINGS]
 THOUGHT = [f"The user feels {FEELINGS[number % 4]}. {thing}?" for number, thing in enumerate(THINGS)]
-REPLIES = [
-    f"I am so sorry. {thing}." if number % 2 else f"You are kind: {thing}!" for number, thing in enumerate(THINGS)
-]
-STEPS = 150
+REPLIES = [("You are kind: {}!", "I am so sorry. {}.")[number % 2].format(thing) for number, thing in enumerate(THINGS)]
+STEPS = 100
 
 
 def dialogues():
@@ -64,7 +61,7 @@ def _teach(run):
     for row, (prompt, answer) in enumerate(rows):
         size = len(prompt) + len(answer)
         tokens[row, :size], there[row, :size], learned[row, len(prompt) : size] = prompt + answer, 1, 1
-    optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, STEPS))
+    optimizer = optax.adam(optax.cosine_decay_schedule(2e-2, STEPS))
 
     def loss(model):
         stream = Sight.plain(jnp.asarray(there[:, :-1], bool))
@@ -83,5 +80,5 @@ def _teach(run):
         return model, losses
 
     model, losses = jax.jit(teach)(run.model)
-    assert losses[-1] < 0.05, f"nothing was learned: {losses[::50]}"
+    assert losses[-1] < 0.1, f"nothing was learned: {losses[::50]}"
     return model

@@ -52,10 +52,12 @@ def write_gguf(
         name: of the model.
 
     Raises:
-        InteropError: numbers that float16 cannot hold.
+        InteropError: numbers that float16 cannot hold; the package `gguf` is not installed.
     """
-    import gguf
-
+    try:
+        import gguf
+    except ImportError as error:
+        raise InteropError("writing GGUF needs its package: pip install 'ieat_jax[demo]'") from error
     writer = gguf.GGUFWriter(path, config["model_type"])
     kinds = gguf.LlamaFileType
     files = {"float16": kinds.MOSTLY_F16, "q8_0": kinds.MOSTLY_Q8_0, "float32": kinds.ALL_F32}
@@ -65,7 +67,8 @@ def write_gguf(
     _write_tokenizer(writer, config, tokenizer)
     writer.add_chat_template(template)
     count = 0
-    for count, (each, array) in enumerate(tensors, 1):
+    for each, array in tensors:
+        count += 1
         projection = re.fullmatch(r".*\.self_attn\.([qk])_proj\.weight", each)
         if projection and config["model_type"] == "llama":
             key = "num_attention_heads" if projection[1] == "q" else "num_key_value_heads"

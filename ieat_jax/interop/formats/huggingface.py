@@ -30,6 +30,13 @@ from ieat_jax.text.tokenizer import TOKENIZER_FILE
 
 LLM, WHISPER, SPEECH = "llm", "whisper", "speech.safetensors"
 ELSEWHERE = ("think.", "write.", "listen.encoder.")  # what llm/ and whisper/ hold
+# How transformers splits a reply (`parse_response`).
+REPLY = {
+    "version": 1,
+    "defaults": {"role": "assistant"},
+    "start_anchor": f"{START}assistant\n",
+    "fields": {"thinking": {"open": f"{THINK}\n", "close": END_THINK}, "content": {"close": END}},
+}
 PADS = ("<|endoftext|>", END)  # the first that a tokenizer has
 
 
@@ -70,6 +77,8 @@ def write_llm_files(run: Run, folder: Path, dtype: str) -> None:
     (folder / "chat_template.jinja").write_text(chat_template(chat), encoding="utf-8")
     told: dict[str, Any] = {"eos_token": END, "pad_token": pad, "model_max_length": context}
     told["clean_up_tokenization_spaces"] = False
+    if chat.thinks:
+        told["response_template"] = REPLY
     if (folder / TOKENIZER_FILE).is_file():
         told["tokenizer_class"] = "PreTrainedTokenizerFast"
         _show_thinking(folder / TOKENIZER_FILE)
