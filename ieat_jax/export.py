@@ -3,6 +3,7 @@
 huggingface    llm/ (Think and Write, which transformers loads and servers serve), whisper/ (the encoder), and all other
                parameters; config.init.checkpoint begins from it
 gguf           model.gguf, the LLM alone, for llama.cpp (--dtype float16, q8_0 or float32)
+stablehlo      Listen, prefill and decoding step as programs for CPU, CUDA and TPU; run.py runs them
 
 FOLDER also gets manifest.json: run, step, version, codec, and what every file is. LoRA is merged into the kernels. Runs
 on a CPU with JAX_PLATFORMS=cpu; the model has to fit into memory, in float32.

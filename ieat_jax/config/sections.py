@@ -66,7 +66,7 @@ class InitConfig(Section):
     """Where a run's first parameters come from."""
 
     AT: ClassVar[str] = "config.init"
-    checkpoint: str = text()  # run folder of an earlier stage, which gives every parameter that has the same name
+    checkpoint: str = text()  # an earlier run, or an export of one: gives every parameter that has the same name
     llm: str = text()  # LLM weights: package:NAME, gguf:FILE or a Hugging Face folder
     whisper: str = text()  # Whisper weights: package:NAME or a Hugging Face folder
     # regexes of parameters that may start from random numbers although weights are loaded

@@ -17,7 +17,7 @@ import jax
 from ieat_jax.config.recipes import as_plain
 from ieat_jax.interop.containers.source import InteropError
 from ieat_jax.interop.containers.write import write_json
-from ieat_jax.interop.formats import gguf, huggingface
+from ieat_jax.interop.formats import gguf, huggingface, stablehlo
 from ieat_jax.interop.formats.format import Format
 from ieat_jax.interop.verify import CONFIG
 from ieat_jax.model.config import LoraConfig
@@ -29,6 +29,7 @@ from ieat_jax.version import __version__
 FORMATS: dict[str, Format] = {
     "huggingface": huggingface.FORMAT,
     "gguf": gguf.FORMAT,
+    "stablehlo": stablehlo.FORMAT,
 }
 
 

@@ -121,7 +121,7 @@ THEIRS = {
     "configs/mine.py",
 }
 THEIRS |= {"data/", "weights/MODEL/", "utils/"}
-THEIRS |= {"manifest.json", "preprocessor_config.json", "llm/", "whisper/", "codec/"}  # of an export
+THEIRS |= {"manifest.json", "preprocessor_config.json", "run.py", "llm/", "whisper/", "codec/"}  # of an export
 
 
 @pytest.mark.parametrize("name", README)
