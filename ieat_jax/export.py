@@ -4,6 +4,9 @@ huggingface    llm/ (Think and Write, which transformers loads and servers serve
                parameters; config.init.checkpoint begins from it
 gguf           model.gguf, the LLM alone, for llama.cpp (--dtype float16, q8_0 or float32)
 stablehlo      Listen, prefill and decoding step as programs for CPU, CUDA and TPU; run.py runs them
+ultravox       encoder, adapter `stack` and LLM as an Ultravox, for vLLM: any number of clips, spoken dialogues
+qwen2_audio    encoder, adapter `linear` and LLM as a Qwen2-Audio, for transformers: any number of clips
+audio_flamingo3   encoder, adapter `mlp` and LLM as an AudioFlamingo3, for transformers: one clip, single turns
 
 FOLDER also gets manifest.json: run, step, version, codec, and what every file is. LoRA is merged into the kernels. Runs
 on a CPU with JAX_PLATFORMS=cpu; the model has to fit into memory, in float32.

@@ -14,8 +14,8 @@ from ieat_jax.audio.files import MIN_SECONDS, SAMPLE_RATE, read_audio
 from ieat_jax.audio.logmel import clip_log_mel
 from ieat_jax.data.tree import TokenTree, add_user, open_answer, open_dialogue
 from ieat_jax.errors import UserError
+from ieat_jax.model.adapters import adapter_length
 from ieat_jax.model.config import ListenConfig
-from ieat_jax.model.listen import adapter_length
 from ieat_jax.model.sharding import put
 from ieat_jax.text.chat import ChatFormat
 
@@ -59,7 +59,7 @@ class HostPrompt:
     positions: np.ndarray  # [T]
     segment_ids: np.ndarray  # [T]
     audio_index: np.ndarray  # [T] -1 = text, else counted over all clips
-    clips: tuple[np.ndarray, ...]  # log-mels [F,M]
+    clips: tuple[np.ndarray, ...]  # log-mels [F,M], and what Listen reads behind them
     speech_prefix: np.ndarray  # [P] indices whose Think states Speak reads: its system prompt, then the current turn
     thinks: bool
 
@@ -138,7 +138,8 @@ class PromptBuilder:
                 raise PromptError(f"turn {number} has neither audio nor text")
             if turn.audio is not None:
                 clips.append(self._mel(turn.audio))
-                clip = int(adapter_length(self.listen.adapter, len(clips[-1]))), heard
+                frames = len(clips[-1]) - (self.listen.behind or 0)
+                clip = int(adapter_length(self.listen.adapter, frames)), heard
                 heard += clip[0]
             current = add_user(
                 tree, self.chat, clip=clip, text=self.chat.tokenizer.encode(turn.text) if turn.text else ()
@@ -159,9 +160,12 @@ class PromptBuilder:
         )
 
     def _mel(self, audio: Path | str | np.ndarray) -> np.ndarray:
-        """A clip's log-mel [F, M]."""
-        waveform = load_audio(audio, self.listen.clip_seconds)
-        return clip_log_mel(waveform, num_mels=self.listen.encoder.num_mels, window_seconds=self.listen.clip_seconds)
+        """A clip's log-mel [F, M], and what Listen reads behind it."""
+        listen = self.listen
+        waveform = load_audio(audio, listen.clip_seconds)
+        return clip_log_mel(
+            waveform, num_mels=listen.encoder.num_mels, window_seconds=listen.clip_seconds, behind=listen.behind
+        )
 
 
 def stack_prompts(

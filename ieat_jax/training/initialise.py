@@ -19,6 +19,8 @@ from jax.sharding import Mesh
 
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.errors import UserError
+from ieat_jax.interop.families.audio_llm import PretrainedListen, load_listen
+from ieat_jax.interop.families.whisper import PretrainedWhisper
 from ieat_jax.model.abstract import abstract_model, place
 from ieat_jax.model.lora import merge_lora
 from ieat_jax.model.names import map_named, named_leaves
@@ -30,7 +32,6 @@ from ieat_jax.runs.folder import HANDOVER, Run
 
 if TYPE_CHECKING:
     from ieat_jax.interop.families.llm import PretrainedLLM
-    from ieat_jax.interop.families.whisper import PretrainedWhisper
 
 
 class InitError(UserError):
@@ -218,7 +219,13 @@ def _sources(config: RunConfig, earlier: Run | None) -> Iterator[_Source]:
         )
     if config.init.whisper:
         whisper = open_whisper(config)
-        yield _Source(config.init.whisper, whisper.shapes(), whisper.weights)
+        if isinstance(whisper, PretrainedListen):
+            listen = whisper
+            yield _Source(
+                config.init.whisper, listen.shapes(sizes.listen), functools.partial(listen.weights, sizes.listen)
+            )
+        else:
+            yield _Source(config.init.whisper, whisper.shapes(), whisper.weights)
     if config.init.llm:
         llm = open_llm(config)
         yield _Source(
@@ -228,15 +235,13 @@ def _sources(config: RunConfig, earlier: Run | None) -> Iterator[_Source]:
         )
 
 
-def open_whisper(config: RunConfig) -> PretrainedWhisper:
-    """Open `config.init.whisper`; its numbers are read later.
+def open_whisper(config: RunConfig) -> PretrainedWhisper | PretrainedListen:
+    """Open `config.init.whisper`, which may have an adapter, too; its numbers are read later.
 
     Raises:
         UserError: it cannot be read, or has other sizes than `config.model.listen.encoder`.
     """
-    from ieat_jax.interop.families.whisper import load_whisper
-
-    whisper = load_whisper(config.init.whisper)
+    whisper = load_listen(config.init.whisper)
     _same_sizes(config.init.whisper, whisper.config, config.model.listen.encoder, "config.model.listen.encoder")
     return whisper
 

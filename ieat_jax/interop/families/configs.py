@@ -20,13 +20,14 @@ class ConfigFileError(InteropError, ModelConfigError):
     """A config.json of which no model can be built."""
 
 
-class _Reader:
+class Reader:
     """Takes typed values out of a JSON object; messages name the key and `where` it stands."""
 
     def __init__(self, config: Mapping[str, Any], where: str):
         self.config, self.where = config, where
 
     def fail(self, problem: str) -> ConfigFileError:
+        """The error that says where the problem stands."""
         return ConfigFileError(f"{self.where}: {problem}")
 
     def need(self, *keys: str) -> None:
@@ -70,7 +71,7 @@ def llm_config(config: Mapping[str, Any], *, where: str = "LLM config") -> LLMCo
     Raises:
         ConfigFileError: another architecture, a choice that is not supported, a key that is absent or of a wrong type.
     """
-    read = _Reader(config, where)
+    read = Reader(config, where)
     family = config.get("model_type")
     if family not in FAMILIES:
         raise read.fail(f"model_type {family!r} is not supported, only llama, qwen2 and qwen3")
@@ -112,7 +113,7 @@ def llm_config(config: Mapping[str, Any], *, where: str = "LLM config") -> LLMCo
     )
 
 
-def _rope(read: _Reader) -> tuple[float, tuple[float, ...] | None]:
+def _rope(read: Reader) -> tuple[float, tuple[float, ...] | None]:
     """(theta, scaling): of `rope_scaling` (old) if it is there and not empty, else of `rope_parameters` (v5)."""
     scaling = read.get("rope_scaling", dict, {}, null={})
     rope = scaling or read.get("rope_parameters", dict, {}, null={})
@@ -120,7 +121,7 @@ def _rope(read: _Reader) -> tuple[float, tuple[float, ...] | None]:
         rope = rope.get("full_attention")
     if not isinstance(rope, dict):
         raise read.fail("RoPE parameters for other layers than full_attention are not supported")
-    inner = _Reader(rope, f"{read.where}: {'rope_scaling' if scaling else 'rope_parameters'}")
+    inner = Reader(rope, f"{read.where}: {'rope_scaling' if scaling else 'rope_parameters'}")
     theta = inner.get("rope_theta", float, read.get("rope_theta", float, 1e4))
     kind = rope.get("rope_type", rope.get("type", "default"))
     factors = [inner.get("partial_rotary_factor", float, 1.0, null=1.0)]
@@ -147,7 +148,7 @@ def encoder_config(config: Mapping[str, Any], *, where: str = "Whisper config") 
     Raises:
         ConfigFileError: not a Whisper, another activation, a key that is absent or of a wrong type.
     """
-    read = _Reader(config, where)
+    read = Reader(config, where)
     if config.get("model_type") != "whisper":
         raise read.fail(f"model_type is {config.get('model_type')!r}, not 'whisper'")
     if (activation := config.get("activation_function", "gelu")) != "gelu":

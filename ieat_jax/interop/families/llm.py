@@ -14,6 +14,7 @@ import numpy as np
 from ieat_jax.interop.containers.source import (
     ArraySource,
     InteropError,
+    Part,
     TensorSource,
     check_tensors,
     open_safetensors,
@@ -54,6 +55,7 @@ _LAYER_TABLE = (
 # Buffers that old files hold, and the head that some files of tied models repeat.
 _ROTARY_BUFFERS = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\..*"
 HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
+LANGUAGE = "language_model."  # where an LLM's names begin in a model that has more parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +114,19 @@ def layer_leaves(config: LLMConfig) -> dict[str, Leaf]:
     return leaves
 
 
+def their_shapes(config: LLMConfig) -> dict[str, tuple[int, ...]]:
+    """{Hugging Face name: shape} of every tensor."""
+    shapes = {leaf.theirs: leaf.their_shape for leaf in outer_leaves(config).values()}
+    for index in range(config.num_layers):
+        shapes |= {f"model.layers.{index}.{leaf.theirs}": leaf.their_shape for leaf in layer_leaves(config).values()}
+    return shapes
+
+
+def ignored(config: LLMConfig) -> str:
+    """Pattern of names that a file may hold or not: buffers, and the head of a tied model."""
+    return rf"{_ROTARY_BUFFERS}|{HEAD}" if config.tie_embeddings else _ROTARY_BUFFERS
+
+
 def _parts(config: ModelConfig) -> tuple[tuple[str, range], ...]:
     """(part, its layers' numbers in the LLM)."""
     return ("think", range(config.think_layers)), ("write", range(config.think_layers, config.llm.num_layers))
@@ -160,12 +175,7 @@ class PretrainedLLM:
         ]
         if differing:
             raise InteropError(f"{self.spec}: config.model.llm is of another LLM: {'; '.join(differing)}")
-        expected = {leaf.theirs: leaf.their_shape for leaf in outer_leaves(config.llm).values()}
-        for index in range(config.llm.num_layers):
-            leaves = layer_leaves(config.llm).values()
-            expected |= {f"model.layers.{index}.{leaf.theirs}": leaf.their_shape for leaf in leaves}
-        ignore = rf"{_ROTARY_BUFFERS}|{HEAD}" if config.llm.tie_embeddings else _ROTARY_BUFFERS
-        check_tensors(self.source, expected, where=self.spec, ignore=ignore)
+        check_tensors(self.source, their_shapes(config.llm), where=self.spec, ignore=ignored(config.llm))
 
     def _stream(self, config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
         copied = config.speak.enabled
@@ -223,8 +233,12 @@ def open_llm_folder(folder: Path, spec: str = "") -> PretrainedLLM:
     Raises:
         InteropError: it cannot be read, or is not a Llama, Qwen2 or Qwen3.
     """
-    config = llm_config(read_json(folder / "config.json"), where=str(folder / "config.json"))
-    return PretrainedLLM(spec or str(folder), config, lambda: load_tokenizer(folder), open_safetensors(folder))
+    where = str(folder / "config.json")
+    found, source = read_json(where), open_safetensors(folder)
+    if isinstance(found.get("text_config"), dict):  # the LLM of an Ultravox, Qwen2-Audio or AudioFlamingo3
+        found, source, where = found["text_config"], Part(source, LANGUAGE), f"{where}: text_config"
+    config = llm_config(found, where=where)
+    return PretrainedLLM(spec or str(folder), config, lambda: load_tokenizer(folder), source)
 
 
 def _package_file(name: str) -> Path:

@@ -92,6 +92,14 @@ def layer_leaves(config: EncoderConfig) -> dict[str, Leaf]:
     return leaves
 
 
+def their_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
+    """{Hugging Face name: shape} of every tensor of an encoder."""
+    shapes = {leaf.theirs: leaf.their_shape for leaf in outer_leaves(config).values()}
+    for index in range(config.num_layers):
+        shapes |= {f"layers.{index}.{leaf.theirs}": leaf.their_shape for leaf in layer_leaves(config).values()}
+    return shapes
+
+
 @dataclasses.dataclass(frozen=True)
 class PretrainedWhisper:
     """A public Whisper's encoder: its sizes now, weights when asked for."""
@@ -124,10 +132,7 @@ class PretrainedWhisper:
         return self._stream()
 
     def _check(self) -> None:
-        expected = {self.prefix + leaf.theirs: leaf.their_shape for leaf in outer_leaves(self.config).values()}
-        for index in range(self.config.num_layers):
-            leaves = layer_leaves(self.config).values()
-            expected |= {f"{self.prefix}layers.{index}.{leaf.theirs}": leaf.their_shape for leaf in leaves}
+        expected = {self.prefix + name: shape for name, shape in their_shapes(self.config).items()}
         check_tensors(self.source, expected, where=self.spec, ignore=_NOT_THE_ENCODER)
 
     def _stream(self) -> Iterator[tuple[str, np.ndarray]]:
