@@ -31,26 +31,42 @@ class Reader:
         return ConfigFileError(f"{self.where}: {problem}")
 
     def need(self, *keys: str) -> None:
-        """All of them have to be there."""
+        """All of them have to be there.
+
+        Raises:
+            ConfigFileError: one of them is not.
+        """
         if missing := [key for key in keys if key not in self.config]:
             raise self.fail(f"no {', '.join(missing)} in it; download the file again")
 
     def layers(self, key: str) -> int:
-        """A number of layers, which would be walked through one by one before a tensor is found missing."""
+        """A number of layers, which would be walked through one by one before a tensor is found missing.
+
+        Raises:
+            ConfigFileError: no number, or more than anybody has.
+        """
         count = self.get(key, int)
         if count > MAX_LAYERS:
             raise self.fail(f"{key} is {count}; at most {MAX_LAYERS} are believed")
         return count
 
     def build(self, config: Callable[..., Sizes], **sizes: Any) -> Sizes:
-        """The configuration of these sizes, whose own checks do not know the file."""
+        """The configuration of these sizes, whose own checks do not know the file.
+
+        Raises:
+            ConfigFileError: they do not fit together.
+        """
         try:
             return config(**sizes)
         except ModelConfigError as error:
             raise self.fail(f"sizes that do not fit ({error})") from error
 
     def get(self, key: str, kind: type, default: Any = REQUIRED, *, null: Any = REQUIRED) -> Any:
-        """The value of `key`; `default` where it is absent, `null` where it is null."""
+        """The value of `key`; `default` where it is absent, `null` where it is null.
+
+        Raises:
+            ConfigFileError: it is absent without a default, or of another type.
+        """
         if key not in self.config:
             if default is REQUIRED:
                 self.need(key)

@@ -234,10 +234,11 @@ def open_llm_folder(folder: Path, spec: str = "") -> PretrainedLLM:
         InteropError: it cannot be read, or is not a Llama, Qwen2 or Qwen3.
     """
     where = str(folder / "config.json")
-    found, source = read_json(where), open_safetensors(folder)
+    found, prefix = read_json(where), ""
     if isinstance(found.get("text_config"), dict):  # the LLM of an Ultravox, Qwen2-Audio or AudioFlamingo3
-        found, source, where = found["text_config"], Part(source, LANGUAGE), f"{where}: text_config"
+        found, prefix, where = found["text_config"], LANGUAGE, f"{where}: text_config"
     config = llm_config(found, where=where)
+    source = Part(open_safetensors(folder), prefix)
     return PretrainedLLM(spec or str(folder), config, lambda: load_tokenizer(folder), source)
 
 
