@@ -30,9 +30,9 @@ from ieat_jax.interop.containers.write import write_file, write_json
 from ieat_jax.interop.formats.format import Format
 from ieat_jax.interop.formats.huggingface import context_length
 from ieat_jax.model.abstract import abstract_model
+from ieat_jax.model.adapters import adapter_length
 from ieat_jax.model.cache import KVCache
 from ieat_jax.model.config import ModelConfig
-from ieat_jax.model.listen import adapter_length
 from ieat_jax.model.llm import pick_rows
 from ieat_jax.model.names import named_leaves
 from ieat_jax.model.partition import join
