@@ -51,10 +51,11 @@ class Conversation:
     def say(self, turn: UserTurn) -> Reply:
         """Answer a turn; what is not answered to its end is not remembered."""
         self.answers += 1
-        file = None if self.out is None else WavFile(self._path(self.out), self.generator.codec.sample_rate)
+        rate = self.generator.sample_rate if self.speech else 0
+        file = None if self.out is None else WavFile(self._path(self.out), rate)
         sinks: list[Sink] = [] if file is None else [file]
         if self.play is not None:
-            sinks.append(Player(self.play, self.generator.codec.sample_rate))
+            sinks.append(Player(self.play, rate))
         try:
             reply = self._print([*self.turns, turn], sinks)
         finally:
@@ -72,7 +73,7 @@ class Conversation:
     def _print(self, turns: list[UserTurn], sinks: list[Sink]) -> Reply:
         heading = ""
         for event in stream(self.generator, turns, think=self.think, speech=self.speech):
-            if event.kind == "audio":
+            if event.waveform is not None:
                 for sink in sinks:
                     sink.write(event.waveform)
             elif event.kind in HEADINGS:
@@ -81,6 +82,7 @@ class Conversation:
                     heading = event.kind
                 print(event.text, end="", flush=True)
         print(flush=True)
+        assert event.reply is not None  # the last event is the reply
         return event.reply
 
     def _notes(self, reply: Reply) -> None:
