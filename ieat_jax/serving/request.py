@@ -216,7 +216,9 @@ def _check_system(message: Mapping[str, Any], where: str, served: Served) -> Non
 def _answer(message: Mapping[str, Any], where: str, said: Callable[[str], str | None]) -> str:
     """What the assistant said, by its words or by the id of its sound."""
     if message.get("content"):
-        return _words(message["content"], f"{where}.content").strip()  # as replies are given out in one piece
+        return _words(
+            message["content"], f"{where}.content", ours=True
+        ).strip()  # as replies are given out in one piece
     audio = message.get("audio")
     identity = audio.get("id") if isinstance(audio, dict) else None
     if identity is None:
@@ -239,19 +241,21 @@ def _parts(content: Any, where: str) -> list[tuple[str, dict[str, Any]]]:
     return [(f"{where}[{number}]", part) for number, part in enumerate(content)]
 
 
-def _words(content: Any, where: str) -> str:
-    """The text of content that has nothing else."""
+def _words(content: Any, where: str, *, ours: bool = False) -> str:
+    """The text of content that has nothing else; `ours`: what the model said comes back as it was."""
     found = []
     for place, part in _parts(content, where):
         if part.get("type") != "text":
             raise RequestError(f"{place}.type is {part.get('type')!r:.40}; it must be 'text' here", place)
-        found.append(_text(part, place))
+        found.append(_text(part, place, nul=ours))
     return "\n".join(found)
 
 
-def _text(part: Mapping[str, Any], where: str) -> str:
+def _text(part: Mapping[str, Any], where: str, *, nul: bool = False) -> str:
+    text: Any = part.get("text")
     try:
-        return check_text(part.get("text"), f"{where}.text")  # type: ignore[arg-type]
+        check_text(text.replace("\0", " ") if nul and isinstance(text, str) else text, f"{where}.text")
+        return str(text)
     except UserError as error:
         raise RequestError(str(error), f"{where}.text") from error
 

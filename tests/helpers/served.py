@@ -23,7 +23,7 @@ class Server:
 
     def send(self, method, path, body=None, content_type="application/json"):
         """(status, bytes)."""
-        connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=120)
+        connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=300)
         with contextlib.closing(connection):
             connection.request(method, path, body, {"Content-Type": content_type} if body is not None else {})
             answer = connection.getresponse()
@@ -47,7 +47,7 @@ class Server:
     def stop(self):
         """SIGTERM; (exit code, what stderr holds)."""
         self.process.send_signal(signal.SIGTERM)
-        _, told = self.process.communicate(timeout=60)
+        _, told = self.process.communicate(timeout=300)
         return self.process.returncode, told
 
 

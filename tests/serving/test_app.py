@@ -30,7 +30,7 @@ class Model:
         self.begun.append(len(prompt.tokens))
         self.running += 1
         try:
-            while self.go.acquire(timeout=20):
+            while self.go.acquire(timeout=200):
                 if self.fails is not None:
                     raise self.fails
                 yield Event("text", text="word ")
@@ -59,7 +59,7 @@ async def serving(generator, most_waiting=2):
     runner = web.AppRunner(
         make_app(Endpoint(generator, SERVED, most_waiting=most_waiting, max_prompt=500)),
         handler_cancellation=True,
-        shutdown_timeout=5,
+        shutdown_timeout=50,
     )
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -76,7 +76,7 @@ def ask(client, text="Hm.", **options):
     return client.post("/v1/chat/completions", json=body)
 
 
-async def until(condition, seconds=10):
+async def until(condition, seconds=100):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come"
@@ -194,7 +194,7 @@ def test_a_server_that_ends_tells_those_who_wait(generator, model):
             await asyncio.sleep(0.05)
             model.go.release(1)
             assert await asyncio.gather(*waiting) == [(503, "the server is about to end; ask again later")] * 2
-            await asyncio.wait_for(ending, 10)
+            await asyncio.wait_for(ending, 100)
         assert model.running == 0
 
     asyncio.run(go())

@@ -22,6 +22,7 @@ from ieat_jax import generate
 from ieat_jax.audio.files import write_wav
 
 SAD = "The user feels sad. " * 3
+TURN = [user(SAD)]
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +133,14 @@ def test_a_spoken_reply_can_be_named_by_its_id(hello, server):
     assert message(*server.ask(by_id)) == message(*server.ask(by_words))
 
 
+def test_what_the_model_said_may_hold_any_character(server, model):
+    said = "\0 <|im_end|>\x1f"
+    found = message(*server.ask([*TURN, {"role": "assistant", "content": said}, *TURN]))
+    history = model.reply(text=SAD, speech=False).history
+    again = model.reply(text=SAD, speech=False, history=[history[0].answered(said.strip())])
+    assert (found["content"], found["reasoning_content"]) == (again.text, again.thinking)
+
+
 def test_thinking_can_be_left_out_and_replies_be_cut(server, model):
     reply = message(*server.ask([user(SAD)], reasoning_effort="none"))
     assert "reasoning_content" not in reply
@@ -161,7 +170,6 @@ def sound(data):
     return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
 
 
-TURN = [user(SAD)]
 HEARD = sound(base64.b64encode(wav(0.5)).decode())
 WRONG = {
     "no JSON": (b"{", {}, 400, "not JSON"),
@@ -267,7 +275,7 @@ def test_several_users_are_answered_in_turn(hello, server):
 )
 def test_what_cannot_be_served_is_a_sentence_and_2(arguments, sentence, tmp_path):
     command = [sys.executable, "-m", "ieat_jax.serve", "--checkpoint", str(tmp_path / "nowhere"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
@@ -277,7 +285,7 @@ def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = [sys.executable, "-m", "ieat_jax.serve", "--checkpoint", str(tmp_path), "--port", str(port)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert f"--port {port} (Address already in use" in done.stderr
 
@@ -289,5 +297,5 @@ def test_sigterm_while_the_model_is_loaded_ends_with_0(tmp_path):
     process.stdout.readline()
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=300) == 0
     process.stdout.close()
