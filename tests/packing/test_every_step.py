@@ -137,8 +137,12 @@ def test_what_a_run_remembers_is_enough_and_equal(corpus, spec, whole):
         assert again.state(STEPS) == last
 
 
-def test_far_steps_are_the_same_for_any_number_of_hosts_and_in_another_process(corpus):
-    """Steps 0, 1, 17, 1000 and 12,345, long after the records came round for the thousandth time."""
+def test_far_steps_are_the_same_for_any_number_of_hosts_and_in_another_process(tmp_path):
+    """Steps 0, 1, 17, 1000 and 12,345, when the records come round for the hundredth time."""
+    corpus = write_corpus(tmp_path)
+    lines = [json.loads(line) for line in (corpus / "all.jsonl").read_text().splitlines()]
+    more = [line | {"dialogue_id": f"{line['dialogue_id']}_{copy}"} for copy in range(25) for line in lines]
+    (corpus / "all.jsonl").write_text("".join(json.dumps(line) + "\n" for line in more))
     spec, steps = spec_of("align"), (0, 1, 17, 1000, 12_345)
     plan = make_plan(opened(corpus)[0], spec, Quarantine(0.0))
     found = far_hashes(corpus, spec, steps, 1, plan)
