@@ -34,6 +34,7 @@ WATCHED = {
     "model.speak.group_size": "test_loop: mistakes",
     "model.speak.unit_vocab_size": "test_loop: mistakes",
     "init.checkpoint": "test_loop: joint starts from align",
+    "model.llm.context_length": "test_stock_decoder",
     "init.llm": "test_initialise",
     "init.whisper": "test_initialise",
     "init.allow_new": "test_loop: joint starts from align",
