@@ -12,7 +12,7 @@ from helpers import bad_audio, bad_records
 
 ROOT = Path(__file__).parents[2]
 SECONDS, MOST_MEMORY = 120, 1 << 20  # KiB
-# Runs a command and writes the memory that it took; in a process of its own: pytest's memory would count as its child's.
+# Runs a command and writes the memory that it took; in a process of its own, or pytest's memory counts as its child's.
 MEASURED = """
 import resource, subprocess, sys
 code = subprocess.call(sys.argv[2:])
