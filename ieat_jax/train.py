@@ -56,12 +56,15 @@ def main(argv: list[str] | None = None) -> int:
         if not arguments.workdir:
             raise UserError("--workdir is missing: the folder where the run shall be, e.g. --workdir runs/align")
         from ieat_jax.training.loop import train
+        from ieat_jax.training.preemption import STOPPED, exit_soon
 
-        result = train(run, arguments.workdir)
+        try:
+            result = train(run, arguments.workdir)
+        except Exception as error:  # Python's own exit would wait for a thread whose reading hangs
+            exit_soon(2 if isinstance(error, UserError) else 1)
+            raise
     if not result.preempted:
         return 0
-    from ieat_jax.training.preemption import STOPPED, exit_soon
-
     exit_soon(STOPPED)
     return STOPPED
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import absl.flags
 import grain
+import threadpoolctl
 
 from ieat_jax.config.sections import DataConfig
 from ieat_jax.data.sources.store import DataError
@@ -24,8 +25,8 @@ from ieat_jax.packing.signs import Sign, Signs
 
 SHARED = Path("/dev/shm")  # where processes hand over arrays
 START = 300.0  # seconds that processes may take to begin
-LOOK = 1.0  # seconds between looks at the readers while nothing comes
 THREADS_OF_LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+LOOK = 1.0  # seconds between looks at the readers while nothing comes
 
 
 class Readers(Iterator[Any]):
@@ -91,11 +92,7 @@ class Readers(Iterator[Any]):
 
     def _fetch(self, read: grain.IterDataset) -> None:
         try:
-            with _one_thread_each():
-                elements = iter(read)
-                grain_starts = getattr(elements, "start_prefetch", None)
-                if grain_starts is not None:
-                    grain_starts()
+            elements = iter(read)
             while True:
                 self._made.put((next(elements), None))
         except BaseException as error:  # told to whoever waits
@@ -132,24 +129,12 @@ def _check_shared_memory(needed: int) -> None:
             )
 
 
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Inside, processes that begin have one thread in every numerical library: there are as many as work for them."""
-    before = {name: os.environ.get(name) for name in THREADS_OF_LIBRARIES}
-    os.environ.update(dict.fromkeys(THREADS_OF_LIBRARIES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
 def _begin_worker(index: int, count: int) -> None:
-    """Leave signals to the run, which saves before it ends; and end with it, however it ends."""
+    """Leave signals to the run, which saves before it ends; share the cores with the others; end with the run."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    threadpoolctl.threadpool_limits(1)  # of libraries that are loaded by now; others will look at the environment
+    os.environ.update(dict.fromkeys(THREADS_OF_LIBRARIES, "1"))
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.hanging import HangingLines
+from helpers.hanging import HangingLines, ThreadedLines
 from helpers.many_sizes import opened, spec_of, write_corpus
 
 from ieat_jax import errors
@@ -72,9 +72,23 @@ def test_a_reader_that_hangs_ends_the_run_with_its_record(corpus, workers):
     began = time.monotonic()
     with pytest.raises(DataError) as found:
         next(steps)
+    HangingLines.released.set()  # the thread that hangs here would keep this process from ending
     assert time.monotonic() - began < timeout + 20
     assert f"d{stuck}: turn " in str(found.value)
     assert f"config.data.read_timeout (now {timeout:g} s)" in str(found.value)
+
+
+def test_reading_processes_have_one_thread_each_in_numerical_libraries(corpus, tmp_path, monkeypatch):
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "2")  # what processes would have by themselves
+    spec, (sources, quarantine) = spec_of("all"), opened(corpus)
+    plan, signs = make_plan(sources, spec, quarantine), Signs()
+    sources[0].__class__, sources[0].told = ThreadedLines, str(tmp_path / "told")
+    steps = make_batches(sources, spec, plan, batch_size=2, steps=STEPS, signs=signs)
+    assert len(list(Readers(steps, 0, DataConfig(read_workers=2, read_threads=1), signs))) == STEPS
+    told = {tuple(line.split()) for line in (tmp_path / "told").read_text().splitlines()}
+    assert {threads for _, threads in told} == {"1"}
+    assert len(told) == 2
 
 
 def test_a_reading_process_that_is_killed_ends_the_run_with_its_record(corpus):

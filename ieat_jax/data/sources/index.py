@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ieat_jax.audio.codec import IDENTITY_FIELDS
+from ieat_jax.data.jsonl import RecordError
 from ieat_jax.data.labels import EMOTIONS
 from ieat_jax.data.records import Record, to_json
 from ieat_jax.data.sources.store import ArrayStore, StoreWriter
@@ -64,6 +65,12 @@ class Index:
         for store in self.stores:
             hashes |= store.facts.get("identity", {})
         return {"records": len(self), **hashes}
+
+    def bad(self, name: str) -> Iterator[tuple[str, str, str]]:
+        """(place, code, message) of what was left out; `name`: that of the source."""
+        for line in self["bad"].tobytes().splitlines():
+            number, code, message = json.loads(line)
+            yield f"{name}:{number}", code, str(RecordError(code, name, number, message))
 
 
 class IndexWriter:

@@ -124,9 +124,7 @@ class JsonLines:
 
     def bad(self) -> Iterator[tuple[str, str, str]]:
         """(place, code, message) of the lines that hold no record."""
-        for line in self.index["bad"].tobytes().splitlines():
-            number, code, message = json.loads(line)
-            yield f"{self.name}:{number}", code, str(RecordError(code, self.name, number, message))
+        return self.index.bad(self.name)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None, "_lock": None, "_record": None}

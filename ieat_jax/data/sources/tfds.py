@@ -140,9 +140,7 @@ class TfdsRecords:
 
     def bad(self) -> Iterator[tuple[str, str, str]]:
         """See `source.Source`: the examples of which no record can be made."""
-        for line in self.index["bad"].tobytes().splitlines():
-            number, code, message = json.loads(line)
-            yield f"{self.name}:{number}", code, str(RecordError(code, self.name, number, message))
+        return self.index.bad(self.name)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_data", "_map")}
