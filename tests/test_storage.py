@@ -70,7 +70,7 @@ def test_every_flag_that_names_a_file_or_folder_reads_a_path():
             *(f"{command} {flag}" for command in ("responses", "attribute")
               for flag in ("--llm", "--model", "--key-variable", "--extra")),
         },
-        "export": {"--dtype"},
+        "export": {"--to", "--dtype"},
         "serve": {"--host"},
     }  # fmt: skip
     paths = 0
