@@ -35,7 +35,7 @@ ONE = 'if ((IEAT_PROCESS_ID)); then cd "$OTHER"; set -- "$@" $ARGUMENTS; else cd
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(folder)
-    for stage in ("write", "joint"):
+    for stage in ("write", "align", "joint"):
         (folder / f"{stage}.py").write_text(RECIPE.format(tests=str(ROOT / "tests"), stage=stage))
     return folder
 
@@ -58,7 +58,7 @@ def refused(code, output):
     """What the two processes said, once both have ended with code 2 and nothing was trained."""
     assert code == 2, output[-3000:]
     assert "Traceback" not in output
-    assert "stage write" not in output  # which is said before the first step
+    assert "] stage " not in output  # which is said before the first step
     # The slower one may hear it of the other before it has seen it itself.
     said = dict(re.findall(r"^\[(.)\] (?:error|process . ended): (the processes of .*)$", output, re.MULTILINE))
     assert set(said) == {"0", "1"}, output[-3000:]
@@ -105,19 +105,19 @@ def retokenized(folder):
 
 
 OTHER_FILES = {
-    "edited": (edited, "data train.content"),
-    "shorter": (shorter, "data train.records = 7, process 0 8"),
-    "rerecorded": (rerecorded, "data train.audio"),
-    "retokenized": (retokenized, "tokenizer"),
+    "edited": (edited, "write", "data train.content"),
+    "shorter": (shorter, "write", "data train.records = 7, process 0 8"),
+    "rerecorded": (rerecorded, "align", "data train.audio"),  # a stage that does not listen need not care
+    "retokenized": (retokenized, "write", "tokenizer"),
 }
 
 
 @pytest.mark.parametrize("case", OTHER_FILES)
 def test_other_files_under_the_same_path_are_named(corpus, tmp_path, case):
-    change, field = OTHER_FILES[case]
+    change, stage, field = OTHER_FILES[case]
     other = shutil.copytree(corpus, tmp_path / "other")
     change(other)
-    told = refused(*two(corpus, tmp_path / "run", other=other))
+    told = refused(*two(corpus, tmp_path / "run", other=other, stage=stage))
     assert f"process 1 has {field}" in told
 
 
