@@ -14,7 +14,6 @@ from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.sources.open import open_sources
 from ieat_jax.model.names import named_leaves
 from ieat_jax.model.unified import build_model
-from ieat_jax.training import initialise as module
 from ieat_jax.training.initialise import InitError, initialise
 
 
@@ -155,8 +154,6 @@ def test_without_any_source_everything_is_new(corpus):
 
 
 def test_audio_paths_start_at_the_root_that_is_given(corpus, tmp_path):
-    config = recipe(corpus, "align")
-    assert open_sources(config.data.sources, Quarantine(0.0))[0].audio_root == corpus
-    config.data.sources.train.audio_root = str(tmp_path)
-    assert open_sources(config.data.sources, Quarantine(0.0))[0].audio_root == tmp_path
-    assert module.InitError is InitError
+    for fields, root in (({}, corpus), ({"data__sources__train__audio_root": str(tmp_path)}, tmp_path)):
+        sources = typed(recipe(corpus, "align", **fields)).data.sources
+        assert open_sources(sources, Quarantine(0.0))[0].audio_root == root
