@@ -20,7 +20,8 @@ sys.path.insert(0, {tests!r})
 from helpers.tiny_stages import recipe
 
 def get_config():
-    return recipe(Path({folder!r}), "write", train__steps=3, train__log_every=1, data__batch_size=4, mesh__fsdp=2, mesh__tensor=2)
+    fields = dict(train__steps=3, train__log_every=1, data__batch_size=4, mesh__fsdp=2, mesh__tensor=2)
+    return recipe(Path({folder!r}), "write", **fields)
 """
 
 

@@ -70,8 +70,10 @@ def test_two_processes_count_what_one_counts_and_go_on_counting(corpus, tmp_path
         start(load_config(f"{corpus}/mine.py:4"), tmp_path / "one", learns=False)
     finally:
         use_mesh()
-    train(corpus, tmp_path / "two", 2)
-    train(corpus, tmp_path / "two", 4, "--config.data.read_workers=1")  # processes of their own read
+    # Parameters that are there need not be drawn, a program that would be compiled in every process.
+    begin = [f"--config.init.checkpoint={tmp_path / 'one'}", "--config.init.allow_new=('.*',)"]
+    train(corpus, tmp_path / "two", 2, *begin)
+    train(corpus, tmp_path / "two", 4, *begin, "--config.data.read_workers=1")  # processes of their own read
     one, two = told(tmp_path / "one"), told(tmp_path / "two")
     assert one[1:] == two[1:]
     assert [line | {"fill_tokens": 0} for line in one[0]] == [line | {"fill_tokens": 0} for line in two[0]]
