@@ -17,6 +17,8 @@ ARGUMENTS = {
     "configs/joint.py": ("smollm2_135m",),
 }
 RECIPES = [f"{path}:{argument}" for path, arguments in ARGUMENTS.items() for argument in arguments]
+# Those whose programs differ most; the quick start trains the demo's.
+STEPPED = ("configs/emodb.py:learned", "configs/align.py:goat_8b,v5e-256", "configs/joint.py:smollm2_135m")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def stand_in(config, corpus):
         config.model = tiny.model
         config.model.lora, config.model.speak.enabled, config.model.listen.layer_mix = lora, speaks, mix
         config.data.sources, config.data.shapes = tiny.data.sources, tiny.data.shapes
-        config.data.batch_size = 8 * config.train.accumulate
+        config.data.batch_size = 2 * config.train.accumulate
         config.tokenizer, config.codec, config.init = tiny.tokenizer, tiny.codec, tiny.init
         config.mesh, config.train.steps, config.train.log_every = tiny.mesh, 1, 1
         config.optimizer.warmup_steps = 0
@@ -53,10 +55,15 @@ def test_every_recipe_is_here():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_shipped_recipe_is_whole_and_takes_a_step(name, corpus, tmp_path):
+def test_a_shipped_recipe_is_whole(name, corpus):
     config = load_config(str(ROOT / name))
     typed(config)
-    assert start(stand_in(config, corpus), tmp_path / "run").step == 1
+    typed(stand_in(config, corpus))
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_a_shipped_recipe_takes_a_step(name, corpus, tmp_path):
+    assert start(stand_in(load_config(str(ROOT / name)), corpus), tmp_path / "run").step == 1
     assert (tmp_path / "run" / "checkpoints" / "1").is_dir()
 
 

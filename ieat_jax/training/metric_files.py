@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +86,27 @@ class JsonLines:
         self._failing = True
 
 
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """Inside, torch cannot be imported: tensorboardX would load it where it is installed, for what is not used here."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+
+
 class Board:
     """TensorBoard's file, of scalars. Written by the thread that calls, which waits for no other that may have died."""
 
     def __init__(self, folder: Path, purge_step: int):
         """Steps from `purge_step` on that an earlier attempt wrote are hidden."""
-        from tensorboardX.event_file_writer import EventsWriter  # a second to import: only where it is used
-        from tensorboardX.proto import event_pb2, summary_pb2
+        with _without_torch():
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto import event_pb2, summary_pb2
 
         self._folder, self._event, self._summary = folder, event_pb2.Event, summary_pb2.Summary
         self._writer = None

@@ -77,6 +77,11 @@ def check_resume(then: Mapping[str, Any], now: Mapping[str, Any], *, moved: Coll
     free, found = [*FREE_FIELDS, *moved, *map(_plain, today.checkpoint.allow_changes)], differences(before, today)
     for name in dict.fromkeys([*before.data.sources, *today.data.sources]):
         field = f"data.sources.{name}.records"
+        if (name in before.data.sources) != (name in today.data.sources):  # one difference, not one of every field
+            source = f"data.sources.{name}"
+            found = {other: told for other, told in found.items() if not _covers(source, _plain(other))}
+            found[f"config.{source}"] = _new_or_gone(name, before, today)
+            continue
         if (name in data) == (name in data_now):  # in both: its content is compared; in neither: it is not read
             found.pop(f"config.{field}", None)
             found.pop(f"config.data.sources.{name}.audio_root", None)
@@ -119,6 +124,13 @@ def changed_weights(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         f"from here on {', '.join(changed)}: the mixture goes on at the same dialogue of the order that these weights "
         "give, so that until every source has begun anew some of its dialogues come twice, or not at all"
     )
+
+
+def _new_or_gone(name: str, before: Any, today: Any) -> str:
+    """What is told of a source that only one of two configurations has."""
+    new = name in today.data.sources
+    records = (today if new else before).data.sources[name].records
+    return f"{'absent then, present now' if new else 'present then, absent now'} (records {records!r})"
 
 
 def _plain(name: str) -> str:

@@ -52,33 +52,32 @@ def test_a_step_that_fits(tmp_path):
     assert 0 < found["mfu_bound"] < 1
 
 
-def test_compiler_options_reach_the_compiler():
-    peaks = []
-    for options in ("()", "('xla_tpu_scoped_vmem_limit_kib=98304',)"):
-        done = compile_check(
-            "--topology",
-            "v5e:2x2",
-            "--rows-per-device",
-            "1",
-            "--json",
-            *SMALL,
-            f"--config.train.compiler_options={options}",
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        peaks.append(json.loads(done.stdout)[0]["bytes"]["peak"])
-    assert peaks[0] != peaks[1]
+@pytest.fixture(scope="module")
+def two_slices():
+    """A step whose replicas lie on two slices: what compile_check found."""
+    return found_on_two_slices()
 
 
-def test_replicas_lie_on_several_slices():
+def found_on_two_slices(*more):
     mesh = ("--config.mesh.replica=2", "--config.mesh.fsdp=-1")
-    done = compile_check("--topology", "v5e:2x2", "--slices", "2", "--rows-per-device", "1", "--json", *SMALL, *mesh)
+    flags = ("--topology", "v5e:2x2", "--slices", "2", "--rows-per-device", "1", "--json", *SMALL, *mesh, *more)
+    done = compile_check(*flags)
     assert done.returncode == 0, done.stderr[-2000:]
-    (found,) = json.loads(done.stdout)
-    assert (found["mesh"]["replica"], found["mesh"]["fsdp"]) == (2, 4)
+    return json.loads(done.stdout)[0]
+
+
+def test_compiler_options_reach_the_compiler(two_slices):
+    found = found_on_two_slices("--config.train.compiler_options=('xla_tpu_scoped_vmem_limit_kib=98304',)")
+    assert found["bytes"]["peak"] != two_slices["bytes"]["peak"]
+
+
+def test_replicas_lie_on_several_slices(two_slices):
+    assert (two_slices["mesh"]["replica"], two_slices["mesh"]["fsdp"]) == (2, 4)
     # Parameters are gathered within a slice; gradients are added up between slices.
-    assert "all-gather fsdp" in found["collective_bytes"]
-    assert not any("all-gather" in name for name in found["collective_bytes"] if "between slices" in name)
-    assert any("between slices" in name for name in found["collective_bytes"])
+    sizes = two_slices["collective_bytes"]
+    assert "all-gather fsdp" in sizes
+    assert not any("all-gather" in name for name in sizes if "between slices" in name)
+    assert any("between slices" in name for name in sizes)
 
 
 MESHES = """

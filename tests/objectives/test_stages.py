@@ -190,8 +190,10 @@ def on_mesh(stage, settings, sizes):
         return float(value), {name: np.asarray(leaf) for name, leaf in named_leaves(grads).items()}
 
 
-@pytest.mark.parametrize("stage", ["align", "joint"])
-@pytest.mark.parametrize("sizes", [(8, 1, 1, 1), (1, 8, 1, 1), (1, 4, 1, 2), (1, 2, 1, 4), (1, 2, 2, 2)])
+@pytest.mark.parametrize(
+    ("stage", "sizes"),
+    [("align", (1, 2, 2, 2)), ("align", (1, 8, 1, 1)), ("joint", (2, 1, 2, 2)), ("joint", (1, 2, 1, 4))],
+)
 def test_loss_and_gradients_are_equal_on_every_mesh(stage, sizes, settings):
     value, grads = on_mesh(stage, settings, sizes)
     expected, expected_grads = on_mesh(stage, settings, (1, 1, 1, 1))

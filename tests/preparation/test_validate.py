@@ -12,15 +12,22 @@ from helpers import tiny_run
 
 from ieat_jax import prepare
 from ieat_jax.audio.files import write_wav
+from ieat_jax.cli import exit_with
 from ieat_jax.data.records import RecordError, read_records
 from ieat_jax.errors import UserError
 
 
-def check(path, *more):
-    """Exit code, the lines of JSON, and stderr, as a user sees them."""
-    command = [sys.executable, "-m", "ieat_jax.prepare", "check", "--records", str(path), *map(str, more)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+@pytest.fixture
+def check(capsys):
+    """A function: (file, arguments) -> exit code, the lines of JSON, and stderr, as a user sees them."""
+
+    def run(path, *more):
+        with pytest.raises(SystemExit) as ended:
+            exit_with(lambda: prepare.main(["check", "--records", str(path), *map(str, more)]))
+        out, told = capsys.readouterr()
+        return ended.value.code, [json.loads(line) for line in out.splitlines()], told
+
+    return run
 
 
 BYTES = {
@@ -32,7 +39,7 @@ BYTES = {
 
 
 @pytest.mark.parametrize("name", BYTES)
-def test_a_file_that_is_no_text_is_said_once(name, tmp_path):
+def test_a_file_that_is_no_text_is_said_once(name, tmp_path, check):
     path = tmp_path / "test.jsonl"
     if BYTES[name] is None:
         write_wav(path, tiny_run.voice(1))
@@ -46,7 +53,7 @@ def test_a_file_that_is_no_text_is_said_once(name, tmp_path):
 
 
 @pytest.mark.parametrize("line", ['{"a": 1}', "", "no JSON", '{"x": "\0\0\0"}', "\ufeff{}", "käse" * 9])
-def test_a_file_of_text_is_read_line_by_line(line, tmp_path):
+def test_a_file_of_text_is_read_line_by_line(line, tmp_path, check):
     path = tmp_path / "test.jsonl"
     path.write_text(json.dumps(corpus.records()[0]) + f"\n{line}\n", encoding="utf-8")
     assert not any("not_text" in each["code"] for each in check(path)[1])
@@ -61,7 +68,7 @@ def test_an_audio_root_that_is_not_there_is_said_once(command, tmp_path):
             prepare.main([command, "--records", str(path), "--audio-root", str(root), *more])
 
 
-def test_a_bad_record_is_named_by_the_id_that_could_be_read(tmp_path):
+def test_a_bad_record_is_named_by_the_id_that_could_be_read(tmp_path, check):
     good = corpus.records()[0]
     bad = [
         good, {"dialogue_id": "no-turns"}, {"dialogue_id": "odd", "turns": 3}, {"dialogue_id": 7, "turns": []},
@@ -78,7 +85,7 @@ def not_finite(path):
     soundfile.write(path, np.full(16000, np.nan, np.float32), 16000, subtype="FLOAT")
 
 
-def test_sound_of_no_numbers_names_the_line_that_has_it(tmp_path):
+def test_sound_of_no_numbers_names_the_line_that_has_it(tmp_path, check):
     """Wherever records are used: in scoring, in units, in the codec; `check` has the line of each as JSON."""
     turn = corpus.turn(1, "sad", "audio/1.wav", response_audio="audio/nan.wav")
     path = corpus.write(tmp_path, [corpus.records()[0], corpus.record("bad", [turn])])

@@ -13,7 +13,8 @@ import sys
 import time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from helpers.tiny_stages import recipe
+from helpers.tiny_stages import idle, recipe
+import ieat_jax.training.loop as loop
 from ieat_jax.data.sources import jsonl
 
 read = jsonl.read_audio
@@ -26,7 +27,7 @@ def hangs(path, **options):
 
 
 def get_config():
-    jsonl.read_audio = hangs
+    jsonl.read_audio, loop.make_step = hangs, idle
     return recipe(Path({corpus!r}), "align", data__read_timeout=3.0)
 """
 

@@ -62,7 +62,7 @@ def begun(tmp_path_factory):
     write_corpus(folder)
     use_mesh(1, 1, 1, 1)
     with contextlib.chdir(folder):
-        start(config(), "run")
+        start(config(), "run", learns=False)
     yield folder
     use_mesh()
 

@@ -1,5 +1,6 @@
 """What an attempt begins with: the newest intact checkpoint, or what the configuration names, never random numbers."""
 
+import dataclasses
 import json
 import re
 import resource
@@ -26,18 +27,21 @@ def one_device():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A corpus, `first` of 2 steps, and `second`, which begins from it: the step of its end and the two before."""
+    """A corpus, `first`, and `second`, which begins from it; both of 4 steps, of which `second` has checkpoints."""
     folder = tmp_path_factory.mktemp("runs")
     write_corpus(folder)
-    start(recipe(folder, "write", train__steps=2, optimizer__warmup_steps=1), folder / "first")
+    start(first(folder), folder / "first")
     start(second(folder), folder / "second")
     return folder
 
 
+def first(folder, **fields):
+    """All runs here are of one program."""
+    return recipe(folder, "write", **{"data__batch_size": 2, "checkpoint__every": 9, **fields})
+
+
 def second(folder):
-    return recipe(
-        folder, "write", init__checkpoint=str(folder / "first"), train__steps=3, checkpoint__every=1, checkpoint__keep=5
-    )
+    return first(folder, init__checkpoint=str(folder / "first"), checkpoint__every=1, checkpoint__keep=5)
 
 
 def parameters(path):
@@ -52,7 +56,7 @@ def loaded(path):
 def test_a_run_killed_in_its_first_save_begins_from_its_source_again(runs, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(runs / "second", run)
-    for step in (2, 3):
+    for step in (2, 3, 4):
         shutil.rmtree(run / f"checkpoints/{step}")
     (run / "checkpoints/1").rename(run / "checkpoints/1.orbax-checkpoint-tmp")
     start(second(runs), run)
@@ -65,7 +69,7 @@ def test_a_run_killed_in_its_first_save_begins_from_its_source_again(runs, tmp_p
 def test_a_run_whose_only_checkpoint_is_damaged_does_not_begin_anew(runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs / "second", run)
-    for step in (2, 3):
+    for step in (2, 3, 4):
         shutil.rmtree(run / f"checkpoints/{step}")
     for file in (run / "checkpoints/1").rglob("d/*"):
         file.write_bytes(b"")
@@ -99,7 +103,7 @@ def test_a_configuration_that_was_changed_is_refused_and_one_that_is_gone_writte
     run = tmp_path / "run"
     shutil.copytree(runs / "second", run)
     if not finished:
-        shutil.rmtree(run / "checkpoints/3")
+        shutil.rmtree(run / "checkpoints/4")
     config = run / "config.json"
     before = config.read_text()
     for other in (before.replace('"seed": 0', '"seed": 1'), "{", "", "\udcff"):
@@ -127,28 +131,22 @@ def test_a_run_that_hears_nothing_needs_no_recordings_to_go_on(runs, tmp_path):
     (tmp_path / "moved").mkdir()
     shutil.copy(runs / "train.jsonl", tmp_path / "moved")
     shutil.copytree(runs / "first", tmp_path / "first")
-    again = recipe(
-        runs,
-        "write",
-        train__steps=2,
-        optimizer__warmup_steps=1,
-        data__sources__train__records=str(tmp_path / "moved/train.jsonl"),
-    )
-    assert start(again, tmp_path / "first").step == 2
+    again = first(runs, data__sources__train__records=str(tmp_path / "moved/train.jsonl"))
+    assert start(again, tmp_path / "first").step == 4
 
 
 def test_a_changed_key_of_orbaxs_metadata_costs_one_step(runs, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(runs / "second", run)
-    file = run / "checkpoints/3/trainable/_METADATA"
+    file = run / "checkpoints/4/trainable/_METADATA"
     file.write_text(file.read_text().replace('"key": "think"', '"key": "thinj"', 1))
     start(second(runs), run)
     printed = capsys.readouterr().out
     assert (
-        "3 is damaged and skipped: trainable/_METADATA was changed after it was written; renamed to 3.corrupt"
+        "4 is damaged and skipped: trainable/_METADATA was changed after it was written; renamed to 4.corrupt"
         in printed
     )
-    assert f"resuming from step 2 of {run}" in printed
+    assert f"resuming from step 3 of {run}" in printed
     assert parameters(run) == parameters(runs / "second")
 
 
@@ -165,7 +163,7 @@ def test_a_run_that_ends_says_where_it_is_and_what_to_do_next(runs, tmp_path, ca
     run = tmp_path / "my run"
     start(second(runs), run)
     printed = capsys.readouterr().out
-    assert f"finished: 3 of 3 steps, in {run}" in printed
+    assert f"finished: 4 of 4 steps, in {run}" in printed
     assert "compiling the step" in printed
     assert_next(printed, run)
 
@@ -175,9 +173,9 @@ def test_a_finished_run_says_so_and_computes_nothing(runs, tmp_path, capsys, mon
     shutil.copytree(runs / "second", run)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != "config.json"}
     monkeypatch.setattr(loop, "make_step", lambda *_, **__: pytest.fail("a step was made"))
-    assert start(second(runs), run).step == 3
+    assert start(second(runs), run).step == 4
     printed = capsys.readouterr().out
-    assert f"already finished: 3 of 3 steps, in {run}" in printed
+    assert f"already finished: 4 of 4 steps, in {run}" in printed
     assert "resuming" not in printed
     assert_next(printed, run)
     kept = {path for path in before if path.name not in ("claim.json", "manifest.json")}
@@ -187,15 +185,15 @@ def test_a_finished_run_says_so_and_computes_nothing(runs, tmp_path, capsys, mon
 def test_a_finished_run_whose_last_step_is_damaged_is_finished_again(runs, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(runs / "second", run)
-    file = max((run / "checkpoints/3").rglob("d/*"), key=lambda path: path.stat().st_size)
-    (run / "checkpoints/3/manifest.json").unlink()  # large files are known by their size alone
+    file = max((run / "checkpoints/4").rglob("d/*"), key=lambda path: path.stat().st_size)
+    (run / "checkpoints/4/manifest.json").unlink()  # large files are known by their size alone
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    assert start(second(runs), run).step == 3
+    assert start(second(runs), run).step == 4
     printed = capsys.readouterr().out
-    assert "already finished: 3 of 3 steps" in printed
-    assert f"resuming from step 2 of {run}" in printed
+    assert "already finished: 4 of 4 steps" in printed
+    assert f"resuming from step 3 of {run}" in printed
     assert parameters(run) == parameters(runs / "second")
 
 
@@ -223,28 +221,38 @@ def lines(path):
     return [{k: v for k, v in line.items() if not k.endswith(("seconds", "per_second"))} for line in found]
 
 
-@pytest.mark.parametrize("rate", [1e-3, 1e30], ids=["finite", "not-finite"])
-def test_metrics_are_over_the_same_steps_wherever_a_run_was_stopped(runs, tmp_path, monkeypatch, rate):
-    fields = dict(train__steps=7, train__log_every=3, optimizer__learning_rate=rate, optimizer__clip_norm=0.0)
-    config = recipe(runs, "write", optimizer__max_bad_steps=9, checkpoint__every=9, **fields)
-    start(config, tmp_path / "whole")
+def poisoned(step):
+    """A step after which the gradient is not finite any more."""
+
+    def call(state, frozen, batch):
+        state, metrics = step(state, frozen, batch)
+        return dataclasses.replace(state, trainable={k: v * 1e30 for k, v in state.trainable.items()}), metrics
+
+    return call
+
+
+@pytest.mark.parametrize("finite", [True, False], ids=["finite", "not-finite"])
+def test_metrics_are_over_the_same_steps_wherever_a_run_was_stopped(runs, tmp_path, monkeypatch, finite):
+    config = first(runs, train__log_every=3, optimizer__max_bad_steps=9)
+    around = {} if finite else {"around": poisoned}
+    start(config, tmp_path / "whole", **around)
 
     class Leave(loop.Preemption):
         def requested(self, step):
             return True
 
     monkeypatch.setattr(loop, "Preemption", Leave)
-    for step in range(1, 8):
-        assert start(config, tmp_path / "parted").step == step
+    for step in range(1, 5):
+        assert start(config, tmp_path / "parted", **around).step == step
     assert lines(tmp_path / "parted") == lines(tmp_path / "whole")
-    assert [line["step"] for line in lines(tmp_path / "whole")] == [3, 6, 7]
-    assert (lines(tmp_path / "whole")[1]["grad_norm"] is None) == (rate == 1e30)
+    assert [line["step"] for line in lines(tmp_path / "whole")] == [3, 4]
+    assert (lines(tmp_path / "whole")[0]["grad_norm"] is None) == (not finite)
 
 
 def test_metrics_that_cannot_be_written_stop_no_run(runs, tmp_path, capsys):
     (tmp_path / "run/metrics.jsonl").mkdir(parents=True)
     (tmp_path / "run/tensorboard").write_text("")
-    assert start(second(runs), tmp_path / "run").step == 3
+    assert start(second(runs), tmp_path / "run").step == 4
     assert "metrics.jsonl: cannot be written (Is a directory)" in capsys.readouterr().err
     assert parameters(tmp_path / "run") == parameters(runs / "second")
 

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -110,11 +111,15 @@ def test_other_data_are_named(part, words):
             check_resume(state(), state(plain(checkpoint__allow_changes=(name,)), train=other))
 
 
-def test_a_source_that_is_new_or_gone_is_a_difference():
+def test_a_source_that_is_new_or_gone_is_one_difference():
     gone = {"config": without(plain(), "data.sources.train"), "data": {}}
-    for then, now in ((gone, state()), (state(), gone)):
-        with pytest.raises(TrainError, match=r"config\.data\.sources\.train\.records: "):
+    records = re.escape(repr(plain()["data"]["sources"]["train"]["records"]))
+    new, old = "absent then, present now", "present then, absent now"
+    for then, now, told in ((gone, state(), new), (state(), gone, old)):
+        sentence = rf"\(config\.data\.sources\.train: {told} \(records {records}\)\); .*=\('data\.sources\.train',\)$"
+        with pytest.raises(TrainError, match=sentence):
             check_resume(then, now)
+    check_resume(gone, state(plain(checkpoint__allow_changes=("data.sources.train",))))
 
 
 def test_what_may_differ_is_named_and_nothing_else_may():

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from helpers.tiny_stages import write_corpus
+from helpers.tiny_stages import start, use_mesh, write_corpus
 from helpers.xla_flags import FAST_COMPILATION
 
+from ieat_jax.config.recipes import load_config
 from ieat_jax.runs.steps import read_metadata
 
 ROOT = Path(__file__).parents[2]
@@ -19,9 +20,11 @@ RECIPE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from helpers.tiny_stages import recipe
+import ieat_jax.training.loop as loop
+from helpers.tiny_stages import idle, recipe
 
 def get_config(steps):
+    loop.make_step = idle  # what is counted does not depend on what is learned
     config = recipe(Path({corpus!r}), "align", train__steps=int(steps), train__log_every=1, mesh__fsdp=2)
     config.data.batch_size, config.data.max_bad_share, config.checkpoint.every = 4, 0.5, 2
     config.checkpoint.allow_changes = ("train.steps",)
@@ -40,22 +43,12 @@ def corpus(tmp_path_factory):
     return folder
 
 
-def train(corpus, workdir, steps, processes, *overrides):
-    command = [
-        sys.executable,
-        "-m",
-        "ieat_jax.train",
-        "--config",
-        f"{corpus}/mine.py:{steps}",
-        "--workdir",
-        str(workdir),
-        *overrides,
-    ]
-    if processes > 1:
-        command = ["bash", str(ROOT / "launch/local.sh"), str(processes), *command]
-    devices = "" if processes > 1 else " --xla_force_host_platform_device_count=2"
+def train(corpus, workdir, steps, *overrides):
+    """A run of two processes."""
+    command = ["bash", str(ROOT / "launch/local.sh"), "2", sys.executable, "-m", "ieat_jax.train"]
+    command += ["--config", f"{corpus}/mine.py:{steps}", "--workdir", str(workdir), *overrides]
     done = subprocess.run(
-        command, env=os.environ | {"XLA_FLAGS": FAST_COMPILATION + devices}, text=True, capture_output=True, timeout=400
+        command, env=os.environ | {"XLA_FLAGS": FAST_COMPILATION}, text=True, capture_output=True, timeout=400
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
@@ -72,9 +65,15 @@ def told(workdir):
 
 
 def test_two_processes_count_what_one_counts_and_go_on_counting(corpus, tmp_path):
-    train(corpus, tmp_path / "one", 4, 1)
-    train(corpus, tmp_path / "two", 2, 2)
-    train(corpus, tmp_path / "two", 4, 2, "--config.data.read_workers=1")  # processes of their own read
+    use_mesh(1, 2, 1, 1)
+    try:
+        start(load_config(f"{corpus}/mine.py:4"), tmp_path / "one", learns=False)
+    finally:
+        use_mesh()
+    # Parameters that are there need not be drawn, a program that would be compiled in every process.
+    begin = [f"--config.init.checkpoint={tmp_path / 'one'}", "--config.init.allow_new=('.*',)"]
+    train(corpus, tmp_path / "two", 2, *begin)
+    train(corpus, tmp_path / "two", 4, *begin, "--config.data.read_workers=1")  # processes of their own read
     one, two = told(tmp_path / "one"), told(tmp_path / "two")
     assert one[1:] == two[1:]
     assert [line | {"fill_tokens": 0} for line in one[0]] == [line | {"fill_tokens": 0} for line in two[0]]

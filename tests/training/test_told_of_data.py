@@ -42,7 +42,7 @@ def run(corpus, workdir, **sources):
     config = recipe(corpus, "write", train__steps=8, train__log_every=1, data__batch_size=6, checkpoint__every=100)
     config.data.shapes.update({"tokens": 640, "targets": 512})
     config.data.sources = {name: source(str(path), weight=weight) for name, (path, weight) in sources.items()}
-    start(config, workdir)
+    start(config, workdir, learns=False)
 
 
 def test_where_weights_make_an_epoch_other_than_each_turn_once_the_run_says_so(corpus, tmp_path, capsys):

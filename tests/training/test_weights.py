@@ -32,18 +32,18 @@ def test_a_run_goes_on_with_other_weights_when_that_is_asked_for(tmp_path, capsy
     (tmp_path / "other.jsonl").write_text(text)
     use_mesh(1, 1, 1, 1)
     with contextlib.chdir(tmp_path):
-        start(mixed(1.0, train__steps=2), "run")
+        start(mixed(1.0, train__steps=2), "run", learns=False)
         steps = "train.steps"
         with pytest.raises(TrainError, match=r"\(config\.data\.sources\.other\.weight: 1\.0 then, 3\.0 now\)"):
-            start(mixed(3.0, train__steps=4, checkpoint__allow_changes=(steps,)), "run")
+            start(mixed(3.0, train__steps=4, checkpoint__allow_changes=(steps,)), "run", learns=False)
         assert "from here on" not in capsys.readouterr().out
         allowed = (steps, "data.sources.other.weight")
-        assert start(mixed(3.0, train__steps=4, checkpoint__allow_changes=allowed), "run").step == 4
+        assert start(mixed(3.0, train__steps=4, checkpoint__allow_changes=allowed), "run", learns=False).step == 4
         assert "from here on config.data.sources.other.weight = 3 (it was 1): " in capsys.readouterr().out
         # From then on these are the weights of the run.
         with pytest.raises(TrainError, match=r"weight: 3\.0 then, 1\.0 now"):
-            start(mixed(1.0, train__steps=5, checkpoint__allow_changes=(steps,)), "run")
-        assert start(mixed(3.0, train__steps=5, checkpoint__allow_changes=(steps,)), "run").step == 5
+            start(mixed(1.0, train__steps=5, checkpoint__allow_changes=(steps,)), "run", learns=False)
+        assert start(mixed(3.0, train__steps=5, checkpoint__allow_changes=(steps,)), "run", learns=False).step == 5
         assert "from here on" not in capsys.readouterr().out
     use_mesh()
 
