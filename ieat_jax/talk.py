@@ -22,7 +22,8 @@ from ieat_jax.errors import UserError
 from ieat_jax.inference.generator import Generator, Limits
 from ieat_jax.inference.prompt import UserTurn
 from ieat_jax.inference.sampling import Sampling, UnitSampling
-from ieat_jax.runs.folder import Run, load_run
+from ieat_jax.interop.open import open_run
+from ieat_jax.runs.folder import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +132,7 @@ def load(
     _check("load", "seed", seed, (int, np.integer), "a whole number")
     if not 0 <= seed < 2**32:
         raise UserError(f"load: seed is {seed}; it has to be at least 0 and below 2**32")
-    run = load_run(path, step=step)
+    run = open_run(path, step=step)
     options = {"sampling": sampling, "unit_sampling": unit_sampling, "limits": limits, "seed": seed}
     return Talker(run, Generator.from_run(run, batch_size=1, **options))
 

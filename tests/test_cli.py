@@ -61,7 +61,7 @@ ENTRY_POINTS = sorted(
 
 
 def test_every_entry_point_is_here():
-    assert ENTRY_POINTS == ["compile_check", "evaluate", "export", "generate", "prepare", "train"]
+    assert ENTRY_POINTS == ["compile_check", "evaluate", "export", "generate", "prepare", "serve", "train"]
 
 
 @pytest.mark.parametrize("name", [*ENTRY_POINTS, "costs.hardware"])

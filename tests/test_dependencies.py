@@ -32,7 +32,8 @@ def imported(*folders):
     found = {}
     for file in (file for folder in folders for file in (ROOT / folder).rglob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
-        later = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for inner in ast.walk(node)}
+        functions = [each for each in ast.walk(tree) if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
+        later = {id(inner) for each in functions for inner in ast.walk(each)}
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:
@@ -54,7 +55,7 @@ def packages_of_weights():
 
 
 USED = imported("ieat_jax")
-OPTIONAL = {name for extra in ("beam", "demo", "eval", "cosyvoice") for name in EXTRAS[extra]}
+OPTIONAL = {name for extra in ("beam", "demo", "eval", "cosyvoice", "serve") for name in EXTRAS[extra]}
 
 
 def test_core_dependencies_are_those_that_are_imported():
@@ -70,7 +71,7 @@ def test_extras_are_imported_where_they_are_needed_and_not_before():
 
 
 def test_extras_are_those_that_are_used():
-    assert set(EXTRAS) == {"tpu", "gpu", "demo", "eval", "cosyvoice", "beam", "test"}
+    assert set(EXTRAS) == {"tpu", "gpu", "demo", "eval", "cosyvoice", "beam", "serve", "test"}
     assert EXTRAS["tpu"] == EXTRAS["gpu"] == {"jax"}
 
 

@@ -34,6 +34,7 @@ WATCHED = {
     "model.speak.group_size": "test_loop: mistakes",
     "model.speak.unit_vocab_size": "test_loop: mistakes",
     "init.checkpoint": "test_loop: joint starts from align",
+    "model.llm.context_length": "test_stock_decoder",
     "init.llm": "test_initialise",
     "init.whisper": "test_initialise",
     "init.allow_new": "test_loop: joint starts from align",
@@ -78,6 +79,8 @@ CHANGED = {
     "model.listen.layer_mix": ("align", "last"),
     "model.listen.clip_seconds": ("align", "0.9"),
     "model.listen.adapter.kind": ("align", "mlp"),
+    "model.listen.adapter.stack_layers": ("align", "1"),
+    "model.listen.adapter.activation": ("align", "gelu"),
     "model.llm.rope_scaling": ("align", "(4.0, 1.0, 4.0, 16.0)"),
     "model.llm.tie_embeddings": ("align", "false"),
     "model.llm.num_kv_heads": ("align", "2"),
@@ -113,6 +116,8 @@ CHANGED = {
     "optimizer.schedule": ("align", "linear"),
     "optimizer.no_decay": ("align", ".*"),
 }
+
+STACK = ("stack_factor", "stack_layers", "hidden_width", "activation", "norm_mid")  # of the adapter of that kind
 
 
 @pytest.fixture(scope="module")
@@ -200,10 +205,18 @@ def test_the_field_changes_something(field, corpus):
     with config.unlocked(), config.ignore_type():
         if field in ("model.llm.rope_scaling",):
             config.model.llm.rope_scaling = None
+        if field.rpartition(".")[2] in STACK:
+            config.model.listen.adapter.kind = "stack"
         if field == "model.speak.enabled":  # losses that need Speak are refused without it
             config.objective.update({"units": 0.0, "consistency": 0.0, "internalise_units": 0.0})
         set_field(config, field, text or other_value(config, field))
-    assert observed(config) != observed_cached(corpus, stage), field
+    beside = observed_cached(corpus, stage)
+    if field.rpartition(".")[2] in STACK:
+        plain = base(corpus, stage)
+        with plain.unlocked():
+            plain.model.listen.adapter.kind = "stack"
+        beside = observed(plain)
+    assert observed(config) != beside, field
 
 
 def test_watched_fields_exist():

@@ -6,12 +6,12 @@ import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import tiny_run
 
-from ieat_jax import generate
 from ieat_jax.audio.files import AudioError, write_wav
 from ieat_jax.cli import REFUSED, exit_with
 from ieat_jax.storage import StorageError, check_writable
@@ -81,7 +81,7 @@ def test_folders_that_are_missing_may_be_made(tmp_path, monkeypatch):
     check_writable(tmp_path / "a" / "b" / "c.wav", "--out")
     check_writable(tmp_path / "a" / "b", "--out", folder=True)
     monkeypatch.chdir(tmp_path)
-    check_writable(generate.Path("reply.wav"), "--out")
+    check_writable(Path("reply.wav"), "--out")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,9 +21,9 @@ FLOORS = (
     ("importers",),
     ("objectives", "inference", "runs", "packing"),
     ("interop",),
-    ("training", "preparation", "showing"),
+    ("training", "preparation", "showing", "serving"),
     ("evaluation",),
-    ("prepare", "train", "generate", "evaluate", "export", "compile_check", "ablate", "talk", PACKAGE),
+    ("prepare", "train", "generate", "serve", "evaluate", "export", "compile_check", "ablate", "talk", PACKAGE),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_SHARE_OF_A_ROOM = 400, 80, 0.15

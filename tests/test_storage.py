@@ -21,7 +21,7 @@ from ieat_jax.training.loop import train
 
 ROOT = Path(__file__).parents[1]
 ADDRESS = "gs://bucket/run"
-ENTRY_POINTS = ("train", "prepare", "generate", "evaluate", "export", "compile_check")
+ENTRY_POINTS = ("train", "prepare", "generate", "evaluate", "export", "compile_check", "serve")
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def actions(parser):
 def test_every_flag_that_names_a_file_or_folder_reads_a_path():
     """Flags that take a text are listed, so that a new one is looked at."""
     texts = {
-        "train": {"--config"}, "compile_check": {"--config", "--topology"}, "generate": {"--audio", "--text"},
+        "train": {"--config"}, "compile_check": {"--config", "--topology"}, "generate": {"--audio", "--text", "--play"},
         "evaluate": {"report --runs", "report --title"},
         "prepare": {
             "check --stage", "responses --llm", "responses --system-text", "import --option", "speak --command",
@@ -70,7 +70,8 @@ def test_every_flag_that_names_a_file_or_folder_reads_a_path():
             *(f"{command} {flag}" for command in ("responses", "attribute")
               for flag in ("--llm", "--model", "--key-variable", "--extra")),
         },
-        "export": {"--dtype"},
+        "export": {"--to", "--dtype"},
+        "serve": {"--host"},
     }  # fmt: skip
     paths = 0
     for name in ENTRY_POINTS:
@@ -88,6 +89,7 @@ def test_every_flag_that_names_a_file_or_folder_reads_a_path():
         ["train", "--config", "x.py", "--workdir", ADDRESS],
         ["train", "--config", f"{ADDRESS}/x.py", "--workdir", "w"],
         ["generate", "--checkpoint", ADDRESS, "--text", "hi"],
+        ["serve", "--checkpoint", ADDRESS],
         ["generate", "--checkpoint", "run", "--text", "hi", "--out", f"{ADDRESS}/a.wav"],
         ["generate", "--checkpoint", "run", "--audio", f"{ADDRESS}/a.wav"],
         ["evaluate", "score", "--checkpoint", "run", "--records", ADDRESS, "--out", "o"],

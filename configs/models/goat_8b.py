@@ -24,6 +24,7 @@ def get_model():
             rope_theta=1e6,
             qk_norm=True,
             tie_embeddings=False,
+            context_length=40960,
         ),
         speak=SpeakConfig(freeze_layer=27),
     )

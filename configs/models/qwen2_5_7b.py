@@ -21,6 +21,7 @@ def get_model():
             rope_theta=1e6,
             qkv_bias=True,
             tie_embeddings=False,
+            context_length=32768,
         ),
         speak=SpeakConfig(freeze_layer=20),
     )

@@ -20,6 +20,7 @@ def get_model():
             head_dim=128,
             rope_theta=1e6,
             qk_norm=True,
+            context_length=40960,
         ),
         speak=SpeakConfig(freeze_layer=20),
     )

@@ -20,6 +20,7 @@ def get_model():
             head_dim=64,
             rope_theta=1e5,
             norm_eps=1e-5,
+            context_length=8192,
         ),
         speak=SpeakConfig(freeze_layer=19),
     )

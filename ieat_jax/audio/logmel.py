@@ -36,21 +36,34 @@ def _window() -> np.ndarray:
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32)
 
 
-def clip_log_mel(waveform: np.ndarray, *, num_mels: int, window_seconds: float) -> np.ndarray:
-    """The frames of a clip [F, num_mels] that hold any of its sound, as Whisper has them in its padded window.
+def clip_log_mel(
+    waveform: np.ndarray, *, num_mels: int, window_seconds: float, behind: int | None = None
+) -> np.ndarray:
+    """The frames of a clip [F, num_mels]: those that hold any of its sound, as Whisper has them in its padded window.
 
-    Frames beyond are silence, which the model fills in by itself.
+    Frames beyond are silence, which the model fills in by itself. With `behind` (`ListenConfig.behind`) a clip has the
+    frames of `clip_frames`, and so many more follow; with 0 its sound is mirrored at its end, as in a window that ends
+    there.
     """
-    frames = clip_frames(len(waveform), window_seconds=window_seconds)
+    frames = clip_frames(len(waveform), window_seconds=window_seconds, behind=behind)
+    if behind == 0:
+        return log_mel(waveform, num_mels=num_mels, window_seconds=frames * HOP / SAMPLE_RATE)
+    wanted = frames + (behind or 0)
     # As much of the window's silence as these frames see; the rest is most of the work.
-    seconds = min(window_seconds, (frames * HOP + N_FFT) / SAMPLE_RATE)
+    seconds = min(window_seconds, (wanted * HOP + N_FFT) / SAMPLE_RATE)
     # A copy: whoever keeps the frames of a short clip does not keep those of the whole window.
-    return log_mel(waveform, num_mels=num_mels, window_seconds=seconds)[:frames].copy()
+    mel = log_mel(waveform, num_mels=num_mels, window_seconds=seconds)[:wanted].copy()
+    return np.pad(mel, ((0, wanted - len(mel)), (0, 0)), mode="edge") if len(mel) < wanted else mel
 
 
-def clip_frames(samples: Any, *, window_seconds: float) -> Any:
-    """How many frames of a window hold any sound of a clip of so many samples: of a number, or of an array of them."""
+def clip_frames(samples: Any, *, window_seconds: float, behind: int | None = None) -> Any:
+    """How many frames a clip of so many samples has in a window: of a number, or of an array of them.
+
+    Those that hold any of its sound; with `behind` as many as the public processors count, one for 160 samples begun.
+    """
     size = round(window_seconds * SAMPLE_RATE)
+    if behind is not None:
+        return np.minimum(size // HOP, -(-np.minimum(samples, size) // HOP))
     # A frame reaches N_FFT / 2 samples to both sides of its centre.
     return np.minimum(size // HOP, (np.minimum(samples, size) + N_FFT // 2 - 1) // HOP + 1)
 

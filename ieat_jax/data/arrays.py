@@ -16,12 +16,18 @@ from ieat_jax.data.tree import TokenTree
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """A user's voice: `mel` [F, M] and how many positions of the LLM it takes."""
+    """A user's voice: `mel` [F, M], `behind` of them behind the clip, and how many positions of the LLM it takes."""
 
     mel: np.ndarray
     positions: int
     emotion: int  # index into EMOTIONS, -1 = unknown
     slot: int = 0  # frames that it takes of a window that clips share
+    behind: int = 0
+
+    @property
+    def frames(self) -> int:
+        """Frames of the clip itself."""
+        return len(self.mel) - self.behind
 
 
 class Lists:
@@ -66,7 +72,7 @@ def to_arrays(row: Lists, shapes: Shapes, *, teacher: bool, frames: int, mels: i
     mel = np.zeros((1, shapes.frames, mels) if shared else (shapes.clips, frames, mels), np.float32)
     for number, clip in enumerate(row.clips):
         window, start = (0, row.starts[number]) if shared else (number, 0)
-        mel[window, start : start + len(clip.mel)] = clip.mel
+        mel[window, start : start + len(clip.mel)] = clip.mel[: mel.shape[1] - start]  # nothing stands behind a window
     at, ids, kind, teacher_at, teacher_kind = columns(row.targets, 5)
     state, fed, wanted, place, spoken, answer, speak_teacher = columns(row.speak, 7)
     sequences = {
@@ -76,7 +82,7 @@ def to_arrays(row: Lists, shapes: Shapes, *, teacher: bool, frames: int, mels: i
         "branch_ids": (tree.branches, shapes.tokens),
         "audio_index": (tree.audio, shapes.tokens),
         "answer_ids": (tree.answers, shapes.tokens),
-        "clip_frames": ([len(clip.mel) for clip in row.clips], shapes.clips),
+        "clip_frames": ([clip.frames for clip in row.clips], shapes.clips),
         "clip_start": (row.starts if shared else [], shapes.clips if shared else 0),
         "clip_emotion": ([clip.emotion for clip in row.clips], shapes.clips),
         "target_at": (at, shapes.targets),

@@ -20,7 +20,7 @@ from ieat_jax.evaluation.measure import Measure, MeasureError, line_of
 from ieat_jax.evaluation.measures import all_measures
 from ieat_jax.evaluation.predict import Need, Predictions, ScoreOptions, predict
 from ieat_jax.inference.generator import Generator, Limits
-from ieat_jax.runs.folder import load_run
+from ieat_jax.interop.open import open_run
 from ieat_jax.storage import check_writable
 
 METRICS, PREDICTIONS, TRAINING, SAMPLES = "metrics.json", "predictions.jsonl", "training.jsonl", "samples"
@@ -46,7 +46,7 @@ def score(checkpoint: Path, records: Path, out: Path, options: ScoreOptions) -> 
     if not any(turn.audio for record in dialogues.records for turn in record.turns):
         _report_skipped(records, [], [*dialogues.bad, ("every turn", "has no split_audio_file")])
     print(f"loading {checkpoint}", file=sys.stderr, flush=True)
-    run = load_run(checkpoint, step=options.step)
+    run = open_run(checkpoint, step=options.step)
     limits = Limits(options.max_think, options.max_response, options.max_speech_seconds)
     generator = Generator.from_run(run, limits=limits, batch_size=options.batch_size, seed=options.seed)
     items, skipped = read_items(dialogues, options.audio_root, generator.config.listen.clip_seconds, options.limit)

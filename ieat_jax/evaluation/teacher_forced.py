@@ -30,7 +30,11 @@ def hear(batch: Batch, listener: Listener, model: UnifiedModel) -> np.ndarray:
     """Listen's positions of the batch's clips [B,C,A,D], zero elsewhere."""
     frames = np.asarray(batch.clip_frames)
     places = list(zip(*np.nonzero(frames), strict=True))
-    heard = listener([np.asarray(batch.mel[place])[: frames[place]] for place in places])
+    behind, window = listener.config.behind or 0, batch.mel.shape[-2]
+    # Nothing stands behind a window: its last frame is as good as any.
+    heard = listener(
+        [np.asarray(batch.mel[place])[np.minimum(np.arange(frames[place] + behind), window - 1)] for place in places]
+    )
     audio = np.zeros((*frames.shape, listener.positions, model.config.llm.width), jnp.dtype(model.config.dtype))
     for place, positions in zip(places, heard, strict=True):
         audio[place][: len(positions)] = positions

@@ -117,6 +117,17 @@ class Generator:
         chat = ChatFormat.from_config(run.tokenizer, run.config.chat)
         return cls(run.model, run.config.model, chat, codec=run.codec, mesh=run.mesh, **options)
 
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second of its speech.
+
+        Raises:
+            GenerationError: it cannot speak.
+        """
+        self.require_speech()
+        assert self.codec is not None
+        return self.codec.sample_rate
+
     def require_speech(self) -> None:
         """Raise a GenerationError when this model cannot speak."""
         if self.model.speak is None:

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from ieat_jax.audio.logmel import FRAMES_PER_SECOND
+from ieat_jax.model.adapters import adapter_length
 from ieat_jax.model.config import ListenConfig
-from ieat_jax.model.listen import Listen, adapter_length
+from ieat_jax.model.listen import Listen
 from ieat_jax.model.sharding import put
 
 MAX_BYTES = 1 << 29  # what is remembered: thousands of short clips
@@ -35,7 +36,10 @@ class Listener:
         return int(adapter_length(self.config.adapter, self.frames))
 
     def __call__(self, mels: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Log-mels [F,M] within the window -> their positions of the LLM, each [A,D]. Call it under the mesh."""
+        """Log-mels [F,M] within the window -> their positions of the LLM, each [A,D]. Call it under the mesh.
+
+        The last `ListenConfig.behind` frames of each stand behind its clip.
+        """
         keys = [hashlib.blake2b(mel.tobytes(), digest_size=16).digest() for mel in mels]
         new = {key: mel for key, mel in zip(keys, mels, strict=True) if key not in self._known}
         found = {key: self._known[key] for key in keys if key in self._known}
@@ -48,11 +52,12 @@ class Listener:
     def _run(self, mels: Sequence[np.ndarray]) -> list[np.ndarray]:
         padded = np.zeros((self.rows, 1, self.frames, self.config.encoder.num_mels), np.float32)
         frames = np.zeros((self.rows, 1), np.int32)
+        lengths = [len(mel) - (self.config.behind or 0) for mel in mels]
         for row, mel in enumerate(mels):
-            padded[row, 0, : len(mel)], frames[row] = mel, len(mel)
+            padded[row, 0, : len(mel)], frames[row] = mel[: self.frames], lengths[row]
         heard = np.asarray(_positions(self.listen, put(padded, "batch"), put(frames, "batch")))
-        lengths = [int(adapter_length(self.config.adapter, len(mel))) for mel in mels]
-        return [heard[row, :length].copy() for row, length in enumerate(lengths)]
+        counts = [int(adapter_length(self.config.adapter, length)) for length in lengths]
+        return [heard[row, :count].copy() for row, count in enumerate(counts)]
 
     def _remember(self, found: dict[bytes, np.ndarray]) -> None:
         """Keep what was used last, up to MAX_BYTES."""

@@ -145,15 +145,20 @@ def stream(
     """
     if speech:
         generator.require_speech()
-    return _events(generator, turns, think=think, speech=speech)
+    return stream_prompt(generator, generator.prompts.build(turns, think=think, speech=speech), speech=speech)
 
 
-def _events(generator: Generator, turns: Sequence[UserTurn], *, think: bool, speech: bool) -> Iterator[Event]:
-    host_prompt = generator.prompts.build(turns, think=think, speech=speech)
+def stream_prompt(
+    generator: Generator, host_prompt: HostPrompt, *, speech: bool, max_response: int | None = None
+) -> Iterator[Event]:
+    """Answer one prompt as it comes, as `stream` does; the prompt was built for `speech`, too.
+
+    `max_response`: cut the reply earlier than the generator's limits say.
+    """
     model, rules = generator.model, generator.text_rules
     thinking, saying = _Words(generator.chat.tokenizer), _Words(generator.chat.tokenizer)
     with generator.context():
-        prompt = generator.stack([host_prompt], [0], generator.least_rows)
+        prompt = generator.stack([host_prompt], [0], generator.least_rows, max_response)
         state, prompt_states = _first_token(model, prompt, rules)
     speaker = _Speaker(generator, prompt, host_prompt) if speech else None
     while True:

@@ -1,7 +1,8 @@
 """Prompts: the user's turns with their audio, tokenised by the same chat pieces as in training."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from ieat_jax.audio.files import MIN_SECONDS, SAMPLE_RATE, read_audio
+from ieat_jax.audio.files import MIN_SECONDS, SAMPLE_RATE, AudioError, count_samples, read_audio
 from ieat_jax.audio.logmel import clip_log_mel
 from ieat_jax.data.tree import TokenTree, add_user, open_answer, open_dialogue
 from ieat_jax.errors import UserError
+from ieat_jax.model.adapters import adapter_length
 from ieat_jax.model.config import ListenConfig
-from ieat_jax.model.listen import adapter_length
 from ieat_jax.model.sharding import put
 from ieat_jax.text.chat import ChatFormat
+
+MOST_TRIMMED_SECONDS = 3600.0  # of a recording whose beginning is wanted, so that no file fills the memory
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class HostPrompt:
     positions: np.ndarray  # [T]
     segment_ids: np.ndarray  # [T]
     audio_index: np.ndarray  # [T] -1 = text, else counted over all clips
-    clips: tuple[np.ndarray, ...]  # log-mels [F,M]
+    clips: tuple[np.ndarray, ...]  # log-mels [F,M], and what Listen reads behind them
     speech_prefix: np.ndarray  # [P] indices whose Think states Speak reads: its system prompt, then the current turn
     thinks: bool
 
@@ -68,15 +71,20 @@ class PromptError(UserError):
     """A dialogue that cannot be made a prompt."""
 
 
-def load_audio(audio: Path | str | np.ndarray, max_seconds: float) -> np.ndarray:
+def load_audio(audio: Path | str | np.ndarray, max_seconds: float, *, trim: bool = False) -> np.ndarray:
     """Read a file of at most `max_seconds`, or take a waveform as it is -> 16 kHz mono waveform [samples].
 
+    Of a longer clip `trim` keeps the beginning.
+
     Raises:
-        AudioError: the file cannot be read.
-        PromptError: a waveform that is too short, or of another shape or type, or that holds NaN or infinity.
+        AudioError: the file cannot be read, or it is longer than the model hears.
+        PromptError: a waveform that is too short or too long, or of another shape or type, or that holds NaN or
+            infinity.
     """
     if isinstance(audio, str | os.PathLike):
-        return read_audio(audio, max_seconds=max_seconds)
+        with _naming_the_field(max_seconds):
+            heard = read_audio(audio, max_seconds=MOST_TRIMMED_SECONDS if trim else max_seconds)
+        return heard[: round(max_seconds * SAMPLE_RATE)]
     if not isinstance(audio, np.ndarray) or audio.dtype.kind != "f":
         kind = f"an array of {audio.dtype}" if isinstance(audio, np.ndarray) else type(audio).__name__
         raise PromptError(
@@ -87,9 +95,36 @@ def load_audio(audio: Path | str | np.ndarray, max_seconds: float) -> np.ndarray
             f"a waveform of shape {audio.shape} cannot be heard; it must be [samples] at 16 kHz, "
             f"{MIN_SECONDS:g} s or longer"
         )
+    if len(audio) > round(max_seconds * SAMPLE_RATE) and not trim:
+        raise PromptError(f"a waveform of {len(audio) / SAMPLE_RATE:.1f} s: {_hears(max_seconds)}")
     if not np.isfinite(audio).all():
         raise PromptError("a waveform with NaN or infinity in it cannot be heard")
-    return audio.astype(np.float32)
+    return audio.astype(np.float32)[: round(max_seconds * SAMPLE_RATE)]
+
+
+def check_length(audio: Path | str, max_seconds: float) -> None:
+    """Check by its headers alone that the model hears the whole of a sound file.
+
+    Raises:
+        AudioError: it is longer, or its headers show that it cannot be read.
+    """
+    with _naming_the_field(max_seconds):
+        count_samples(audio, max_seconds=max_seconds)
+
+
+def _hears(max_seconds: float) -> str:
+    return f"this model hears at most {max_seconds:g} s of a clip (config.model.listen.clip_seconds of its run)"
+
+
+@contextmanager
+def _naming_the_field(max_seconds: float) -> Iterator[None]:
+    """Inside, a clip that is too long for the model is told with the field that says what it hears."""
+    try:
+        yield
+    except AudioError as error:
+        if error.code != "too_long":
+            raise
+        raise AudioError("too_long", error.path, f"{error.message}; {_hears(max_seconds)}") from error
 
 
 class PromptBuilder:
@@ -138,7 +173,8 @@ class PromptBuilder:
                 raise PromptError(f"turn {number} has neither audio nor text")
             if turn.audio is not None:
                 clips.append(self._mel(turn.audio))
-                clip = int(adapter_length(self.listen.adapter, len(clips[-1]))), heard
+                frames = len(clips[-1]) - (self.listen.behind or 0)
+                clip = int(adapter_length(self.listen.adapter, frames)), heard
                 heard += clip[0]
             current = add_user(
                 tree, self.chat, clip=clip, text=self.chat.tokenizer.encode(turn.text) if turn.text else ()
@@ -159,9 +195,12 @@ class PromptBuilder:
         )
 
     def _mel(self, audio: Path | str | np.ndarray) -> np.ndarray:
-        """A clip's log-mel [F, M]."""
-        waveform = load_audio(audio, self.listen.clip_seconds)
-        return clip_log_mel(waveform, num_mels=self.listen.encoder.num_mels, window_seconds=self.listen.clip_seconds)
+        """A clip's log-mel [F, M], and what Listen reads behind it."""
+        listen = self.listen
+        waveform = load_audio(audio, listen.clip_seconds)
+        return clip_log_mel(
+            waveform, num_mels=listen.encoder.num_mels, window_seconds=listen.clip_seconds, behind=listen.behind
+        )
 
 
 def stack_prompts(

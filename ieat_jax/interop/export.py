@@ -1,136 +1,112 @@
-"""A trained run as folders that Hugging Face's libraries read.
+"""A trained run written for other software: one table of formats, one way of writing all of them.
 
-llm/                  Think and Write: config.json, safetensors, tokenizer; `AutoModelForCausalLM` loads it
-whisper/              Listen's encoder: config.json, safetensors with the names of WhisperModel
-speech.safetensors    everything else by our names: layer mix, adapter, emotion heads, Speak
-ieat.json             the model's and the chat's configuration, and where the weights are from
-
-`config.init.llm` and `config.init.whisper` read the two folders, too.
+Whatever the format, the folder holds ieat.json (the run's configuration, LoRA merged) and manifest.json (which run,
+step, version and codec it is from, and the size and SHA-256 of every file), and appears when it is complete.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import ml_dtypes
-import numpy as np
-from safetensors.numpy import save_file
 
 from ieat_jax.config.recipes import as_plain
 from ieat_jax.interop.containers.source import InteropError
-from ieat_jax.interop.families import llm, whisper
+from ieat_jax.interop.containers.write import write_json
+from ieat_jax.interop.formats import audio_llm, gguf, huggingface, stablehlo
+from ieat_jax.interop.formats.format import Format
+from ieat_jax.interop.verify import CONFIG
+from ieat_jax.model.config import LoraConfig
 from ieat_jax.model.lora import merge_lora
-from ieat_jax.model.names import named_leaves
+from ieat_jax.runs import manifest
 from ieat_jax.runs.folder import Run
-from ieat_jax.text.chat import ChatFormat
+from ieat_jax.version import __version__
 
-DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-SPEECH, ABOUT = "speech.safetensors", "ieat.json"
-SHARD_BYTES = 5 * 10**9
-ELSEWHERE = ("think.", "write.", "listen.encoder.")  # what llm/ and whisper/ hold
+FORMATS: dict[str, Format] = {
+    "huggingface": huggingface.FORMAT,
+    "gguf": gguf.FORMAT,
+    "stablehlo": stablehlo.FORMAT,
+    **audio_llm.FORMATS,
+}
 
 
-def export(run: Run, folder: str | Path, *, dtype: str = "float32", shard_bytes: int = SHARD_BYTES) -> dict[str, int]:
-    """Write a run's model into a new folder, its LoRA merged into the kernels; {file or folder: tensors in it}.
+def formats_of(run: Run) -> dict[str, str | None]:
+    """{format: why this run does not fit into it, None where it does}."""
+    return {name: each.cannot(run) for name, each in FORMATS.items()}
+
+
+def check_format(run: Run, to: str, dtype: str | None = None) -> str:
+    """The dtype in which a run is written in the format `to`; None = the format's own.
+
+    Raises:
+        InteropError: an unknown format or dtype, or one that cannot hold this run; says which formats can.
+    """
+    if to not in FORMATS:
+        raise InteropError(f"format {to!r} is unknown; known: {', '.join(FORMATS)}")
+    reasons = formats_of(run)
+    if reasons[to] is not None:
+        fitting = [name for name, reason in reasons.items() if reason is None]
+        instead = f"it can be written as {', '.join(fitting)}" if fitting else "no other format can hold it either"
+        raise InteropError(f"{run.path}: cannot be written as {to}: {reasons[to]}; {instead}")
+    known = FORMATS[to].dtypes
+    if dtype is not None and dtype not in known:
+        raise InteropError(f"dtype {dtype!r} is not one of {to}; it has {', '.join(known)}")
+    return dtype or known[0]
+
+
+def export(run: Run, folder: str | Path, *, to: str = "huggingface", dtype: str | None = None) -> dict[str, int]:
+    """Write a run into a new folder, its LoRA merged into the kernels; {file or folder: tensors in it}.
 
     Args:
         run: loaded; it is left as it is.
-        folder: appears when it is complete.
-        dtype: of the tensors, a name of DTYPES. Merging is done in float32.
-        shard_bytes: most bytes of one safetensors file of llm/ and whisper/.
+        folder: appears when it is complete; what went wrong leaves nothing.
+        to: a name of FORMATS.
+        dtype: of the tensors, one of the format's; None = its first. Merging is done in float32.
 
     Raises:
-        InteropError: the folder exists, an unknown dtype, or an LLM that no Hugging Face family is like.
+        InteropError: the folder exists, an unknown format or dtype, or a run that does not fit into the format.
     """
     folder = Path(folder)
-    if dtype not in DTYPES:
-        raise InteropError(f"dtype {dtype!r} is unknown; known: {', '.join(DTYPES)}")
+    dtype = check_format(run, to, dtype)
     if folder.exists():
         raise InteropError(f"{folder}: exists already; name a new folder, or delete that one")
-    config = run.config.model
-    model = jax.jit(merge_lora)(run.model) if config.lora.rank else run.model
-    named = named_leaves(model)
-    llm_config = llm.huggingface_config(config.llm, max_positions=run.config.data.shapes.tokens)
-    llm_config |= {
-        "torch_dtype": dtype,
-        "eos_token_id": ChatFormat.from_config(run.tokenizer, run.config.chat).end_of_turn,
-    }
-    rest = ((name, np.asarray(leaf)) for name, leaf in named.items() if not name.startswith(ELSEWHERE))
-
+    about = about_run(run) | {"format": to, "dtype": dtype}
+    run = merged(run)
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    counts = {
-        "llm": _write_folder(part / "llm", llm_config, llm.to_huggingface(named, config), dtype, shard_bytes),
-        "whisper": _write_folder(
-            part / "whisper",
-            whisper.huggingface_config(config.listen.encoder) | {"torch_dtype": dtype},
-            whisper.to_huggingface(named, config.listen.encoder),
-            dtype,
-            shard_bytes,
-        ),
-        SPEECH: _write_file(part / SPEECH, _cast(rest, dtype)),
-    }
-    run.tokenizer.save(part / "llm")
-    if (part / "llm" / "tokenizer.json").is_file():
-        _write_json(part / "llm" / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
-    settings = as_plain(run.config)
-    settings["model"]["lora"]["rank"] = 0
-    about = {"run": str(run.path), "step": run.step, "stage": run.stage, "dtype": dtype}
-    about |= {"lora_merged": bool(config.lora.rank), "model": settings["model"], "chat": settings["chat"]}
-    _write_json(part / ABOUT, about)
-    os.replace(part, folder)
+    part.mkdir(parents=True)
+    try:
+        counts = FORMATS[to].write(run, part, dtype)
+        write_json(part / CONFIG, as_plain(run.config))
+        manifest.write_manifest(part, manifest.marks_of(part), about)
+        os.replace(part, folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     return counts
 
 
-def _cast(tensors: Iterable[tuple[str, np.ndarray]], dtype: str) -> Iterator[tuple[str, np.ndarray]]:
-    for name, array in tensors:
-        yield name, np.ascontiguousarray(array, DTYPES[dtype])
+def about_run(run: Run) -> dict[str, Any]:
+    """What a manifest tells of the run that an export is from."""
+    return {
+        "run": str(run.path),
+        "step": run.step,
+        "stage": run.stage,
+        "version": __version__,
+        "codec": None if run.codec is None else run.codec.identity(),
+        "lora_merged": bool(run.config.model.lora.rank),
+    }
 
 
-def _write_folder(
-    folder: Path, config: Mapping[str, Any], tensors: Iterable[tuple[str, np.ndarray]], dtype: str, shard_bytes: int
-) -> int:
-    """config.json and the tensors in files of at most `shard_bytes` (or one tensor) each, with an index of several."""
-    folder.mkdir(parents=True)
-    _write_json(folder / "config.json", config)
-    shards: list[dict[str, int]] = []  # names and sizes of each file
-    waiting: dict[str, np.ndarray] = {}
-
-    def flush() -> None:
-        _write_file(folder / f"{len(shards)}.part", waiting.items())
-        shards.append({name: array.nbytes for name, array in waiting.items()})
-        waiting.clear()
-
-    for name, array in _cast(tensors, dtype):
-        if waiting and sum(one.nbytes for one in waiting.values()) + array.nbytes > shard_bytes:
-            flush()
-        waiting[name] = array
-    flush()
-    if len(shards) == 1:
-        os.replace(folder / "0.part", folder / "model.safetensors")
-        return len(shards[0])
-    index: dict[str, str] = {}
-    for number, names in enumerate(shards):
-        file = f"model-{number + 1:05}-of-{len(shards):05}.safetensors"
-        os.replace(folder / f"{number}.part", folder / file)
-        index |= dict.fromkeys(names, file)
-    size = sum(sum(names.values()) for names in shards)
-    _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": index})
-    return len(index)
-
-
-def _write_file(path: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> int:
-    arrays = dict(tensors)
-    save_file(arrays, path, metadata={"format": "pt"})  # transformers asks for it
-    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors leaves it to its owner alone
-    return len(arrays)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def merged(run: Run) -> Run:
+    """The run with its LoRA merged into the kernels."""
+    if not run.config.model.lora.rank:
+        return run
+    model = dataclasses.replace(run.config.model, lora=LoraConfig())
+    return dataclasses.replace(
+        run, model=jax.jit(merge_lora)(run.model), config=dataclasses.replace(run.config, model=model)
+    )

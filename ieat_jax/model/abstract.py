@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 
 from ieat_jax.model.config import ModelConfig
@@ -23,3 +26,11 @@ def abstract_model(config: ModelConfig, mesh: Mesh | None) -> UnifiedModel:
     with jax.set_mesh(mesh):
         abstract = jax.eval_shape(build)
     return jax.tree.map(lambda leaf: placed(leaf, NamedSharding(mesh, leaf.sharding.spec)), abstract)
+
+
+def place(value: Any, wanted: jax.ShapeDtypeStruct) -> jax.Array:
+    """A loaded array, of the host or of devices, in the layout of the abstract parameter."""
+    if isinstance(value, np.ndarray):
+        value = np.asarray(value, wanted.dtype)
+        return jax.make_array_from_callback(value.shape, wanted.sharding, lambda index: value[index])
+    return jax.device_put(value, wanted.sharding)

@@ -12,7 +12,9 @@ DTYPES = ("float32", "bfloat16")
 REMAT_POLICIES = ("none", "dots", "attention", "full", "offload")
 ATTENTIONS = ("auto", "xla", "splash", "cudnn")
 LAYER_MIXES = ("learned", "last")
-ADAPTERS = ("goat", "mlp", "linear")
+ADAPTERS = ("goat", "mlp", "linear", "stack")
+POOLED = ("mlp", "linear")  # adapters that read the average of two states
+ACTIVATIONS = ("swiglu", "silu", "gelu", "relu")
 PADDINGS = ("auto", "heard", "masked")
 
 
@@ -70,7 +72,8 @@ class AdapterConfig(Section):
     """From encoder frames (50 Hz) to positions of the LLM."""
 
     AT: ClassVar[str] = "config.model.listen.adapter"
-    # 'goat' (conv + transformer, 6.25 Hz) | 'mlp' (AudioFlamingo3, 25 Hz) | 'linear' (Qwen2-Audio, 25 Hz)
+    # 'goat' (conv + transformer, 6.25 Hz) | 'mlp' (AudioFlamingo3, 25 Hz) | 'linear' (Qwen2-Audio, 25 Hz) | 'stack'
+    # (Ultravox, 50 Hz / stack_factor)
     kind: str = one_of("goat", ADAPTERS)
     num_layers: int = number(2, least=0)  # goat: transformer layers
     num_heads: int = number(8, least=1)  # goat: attention heads
@@ -79,9 +82,19 @@ class AdapterConfig(Section):
     mlp_width: int = number(768, least=1)  # goat: hidden width of the SwiGLU MLP
     conv_width: int = number(384, least=1)  # goat: channels between the convolutions, after the gate
     rope_theta: float = number(1e4, above=0)  # goat: RoPE base
+    stack_factor: int = number(8, least=1)  # stack: encoder states that become one position
+    stack_layers: int = number(0, least=0)  # stack: layers as the encoder's between its linear ones; 0 = its MLP
+    hidden_width: int = number(1024, least=2)  # stack: outputs of the MLP's first layer; 'swiglu' halves them
+    activation: str = one_of("swiglu", ACTIVATIONS)  # stack: of the MLP
+    norm_mid: bool = flag(True)  # stack: second norm before the MLP's last layer (Ultravox from 0.5 on), or behind it
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require(
+            self.activation != "swiglu" or self.hidden_width % 2 == 0,
+            "listen.adapter.hidden_width",
+            f"must be even for activation 'swiglu', which gates one half with the other, not {self.hidden_width}",
+        )
         _require(self.head_dim % 2 == 0, "listen.adapter.head_dim", f"must be even for RoPE, not {self.head_dim}")
         _grouped_heads(self, "listen.adapter")
 
@@ -114,6 +127,17 @@ class ListenConfig(Section):
         """Whether the encoder sees a clip alone."""
         return self.padding == "masked" or (self.padding == "auto" and self.adapter.kind != "goat")
 
+    @property
+    def behind(self) -> int | None:
+        """Frames behind a clip that the encoder's convolutions read as they are; None: silence, as Whisper has it.
+
+        Where it is a number, a clip has as many frames as the public processors count, ceil(samples / 160), and not all
+        that hold some of its sound. AudioFlamingo3 and Qwen2-Audio read two more, Ultravox's windows end with the clip.
+        """
+        if not self.masked or self.adapter.kind == "goat":
+            return None
+        return 2 if self.adapter.kind in POOLED else 0
+
 
 @dataclasses.dataclass(frozen=True)
 class LLMConfig(Section):
@@ -134,6 +158,7 @@ class LLMConfig(Section):
     qkv_bias: bool = flag(False)  # Qwen2
     qk_norm: bool = flag(False)  # Qwen3
     tie_embeddings: bool = flag(True)  # LM head = embedding table
+    context_length: int = number(0, least=0)  # positions that an export promises; 0 = those of the rows it trains on
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from ieat_jax.config.sections import ObjectiveConfig, RunConfig
 from ieat_jax.data.batch import END_OF_TURN, NOT_SUPERVISED, RESPONSE, SEGMENT_KINDS, Batch
 from ieat_jax.errors import ConfigError
-from ieat_jax.model.listen import adapter_stride
+from ieat_jax.model.adapters import adapter_stride
 from ieat_jax.model.llm import pick_rows
 from ieat_jax.model.lora import strip_lora
 from ieat_jax.model.sight import Sight

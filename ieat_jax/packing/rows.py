@@ -108,7 +108,8 @@ class TurnMaker:
 
     def mel(self, waveform: np.ndarray) -> np.ndarray:
         """The log-mel of a clip, as `turn` hears it."""
-        return clip_log_mel(waveform, num_mels=self.spec.num_mels, window_seconds=self.spec.clip_seconds)
+        spec = self.spec
+        return clip_log_mel(waveform, num_mels=spec.num_mels, window_seconds=spec.clip_seconds, behind=spec.behind)
 
     def _drawn(self, example: int, turns: int) -> Choices:
         return choices(self.spec, np.full(turns, example), np.arange(turns))
@@ -118,7 +119,9 @@ class TurnMaker:
             raise LayoutError("no_audio", f"{record.dialogue_id}: turn {turn.turn_id} has no split_audio_file")
         mel = retried(lambda: hear(turn.turn_id - 1), f"{record.dialogue_id}: turn {turn.turn_id}")
         emotion = EMOTIONS.index(turn.emotion) if supervised and turn.emotion in EMOTIONS else -1
-        return Clip(mel, self.spec.clip_positions(len(mel)), emotion, self.spec.clip_slot(len(mel)))
+        behind = self.spec.behind or 0
+        frames = len(mel) - behind
+        return Clip(mel, self.spec.clip_positions(frames), emotion, self.spec.clip_slot(frames), behind)
 
 
 class RowMaker:

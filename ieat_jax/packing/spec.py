@@ -30,6 +30,7 @@ class RowSpec:
     seed: int
     balance: float = 0.0  # of emotions: 0 = as they occur, 1 = about equally often
     window: int = 2048  # dialogues among which rows are planned
+    behind: int | None = None  # frames behind a clip that are kept with it (`ListenConfig.behind`)
 
     @property
     def frames(self) -> int:

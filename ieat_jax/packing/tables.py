@@ -35,6 +35,7 @@ class Clips:
     seconds: float  # window of a clip
     positions: np.ndarray  # [frames + 1] of the LLM, by frames; all 0 for a reader of text
     slots: np.ndarray  # [frames + 1] frames in a window that clips share, by frames
+    behind: int | None = None  # see `RowSpec`
 
     @property
     def samples(self) -> np.ndarray:
@@ -44,7 +45,8 @@ class Clips:
     def __call__(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(positions, slots) of turns."""
         samples = self.samples[at]
-        frames = np.where(samples > 0, clip_frames(np.maximum(samples, 1), window_seconds=self.seconds), 0)
+        frames = clip_frames(np.maximum(samples, 1), window_seconds=self.seconds, behind=self.behind)
+        frames = np.where(samples > 0, frames, 0)
         return self.positions[frames], self.slots[frames]
 
 
@@ -170,7 +172,7 @@ def _clips(source: Source, spec: RowSpec) -> Clips:
         (spec.clip_positions(frames), spec.clip_slot(frames)) if frames else (0, 0) for frames in range(spec.frames + 1)
     ]
     positions, slots = np.array(of, np.int64).T if hears else np.zeros((2, spec.frames + 1), np.int64)
-    return Clips(source.index, measured, spec.clip_seconds, positions, slots)
+    return Clips(source.index, measured, spec.clip_seconds, positions, slots, spec.behind)
 
 
 def _unheard(clips: Clips, spec: RowSpec) -> np.ndarray:

@@ -116,7 +116,7 @@ def save_run_files(
         check_run_files(path, but=(CONFIG,))
         _save_tokenizer(path / TOKENIZER, tokenizer)
         if codec is not None:
-            _save_codec(path / CODEC, codec)
+            save_codec(path / CODEC, codec)
         write_protected(path, CONFIG, to_json(to_section(config)))
     processes.gather("run files", None)
 
@@ -216,7 +216,12 @@ def _save_tokenizer(folder: Path, tokenizer: TextTokenizer) -> None:
     part.rename(folder)
 
 
-def _save_codec(folder: Path, codec: UnitCodec) -> None:
+def save_codec(folder: Path, codec: UnitCodec) -> None:
+    """Write a codec's folder, or check that it is that of `codec`; of one with large files, where they are.
+
+    Raises:
+        CodecError: the folder holds another codec.
+    """
     if folder.is_dir():
         check_identity(load_run_codec(folder).identity(), codec.identity(), where=str(folder))
         return

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.errors import UserError
-from ieat_jax.model.abstract import abstract_model
+from ieat_jax.interop.families.audio_llm import PretrainedListen, load_listen
+from ieat_jax.interop.families.whisper import PretrainedWhisper
+from ieat_jax.model.abstract import abstract_model, place
 from ieat_jax.model.lora import merge_lora
 from ieat_jax.model.names import map_named, named_leaves
 from ieat_jax.model.partition import multipliers
@@ -31,7 +32,6 @@ from ieat_jax.runs.folder import HANDOVER, Run
 
 if TYPE_CHECKING:
     from ieat_jax.interop.families.llm import PretrainedLLM
-    from ieat_jax.interop.families.whisper import PretrainedWhisper
 
 
 class InitError(UserError):
@@ -104,7 +104,7 @@ def initialise(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None)
     for source in sources:
         for name, value in source.weights():
             if handover.loaded.get(name) == source.name:
-                found[name] = _place(value, wanted[name])
+                found[name] = place(value, wanted[name])
     found |= {name: found[origin].copy() for name, origin in handover.copied.items()}
     if handover.new:
         # The whole model is traced, but only the missing leaves are computed.
@@ -219,7 +219,13 @@ def _sources(config: RunConfig, earlier: Run | None) -> Iterator[_Source]:
         )
     if config.init.whisper:
         whisper = open_whisper(config)
-        yield _Source(config.init.whisper, whisper.shapes(), whisper.weights)
+        if isinstance(whisper, PretrainedListen):
+            listen = whisper
+            yield _Source(
+                config.init.whisper, listen.shapes(sizes.listen), functools.partial(listen.weights, sizes.listen)
+            )
+        else:
+            yield _Source(config.init.whisper, whisper.shapes(), whisper.weights)
     if config.init.llm:
         llm = open_llm(config)
         yield _Source(
@@ -229,15 +235,13 @@ def _sources(config: RunConfig, earlier: Run | None) -> Iterator[_Source]:
         )
 
 
-def open_whisper(config: RunConfig) -> PretrainedWhisper:
-    """Open `config.init.whisper`; its numbers are read later.
+def open_whisper(config: RunConfig) -> PretrainedWhisper | PretrainedListen:
+    """Open `config.init.whisper`, which may have an adapter, too; its numbers are read later.
 
     Raises:
         UserError: it cannot be read, or has other sizes than `config.model.listen.encoder`.
     """
-    from ieat_jax.interop.families.whisper import load_whisper
-
-    whisper = load_whisper(config.init.whisper)
+    whisper = load_listen(config.init.whisper)
     _same_sizes(config.init.whisper, whisper.config, config.model.listen.encoder, "config.model.listen.encoder")
     return whisper
 
@@ -260,17 +264,10 @@ def _same_sizes(spec: str, theirs: Any, ours: Any, field: str) -> None:
         f"{field}.{item.name}: {getattr(theirs, item.name)!r} there, {getattr(ours, item.name)!r} here"
         for item in dataclasses.fields(theirs)
         if getattr(theirs, item.name) != getattr(ours, item.name)
+        and item.name != "context_length"  # of which less may be promised
     ]
     if differing:
         raise InitError(f"{spec} is another model than the config describes ({'; '.join(differing)}); set these fields")
-
-
-def _place(value: Any, wanted: jax.ShapeDtypeStruct) -> jax.Array:
-    """A loaded array in the layout of the abstract parameter."""
-    if isinstance(value, np.ndarray):
-        value = np.asarray(value, wanted.dtype)
-        return jax.make_array_from_callback(value.shape, wanted.sharding, lambda index: value[index])
-    return jax.device_put(value, wanted.sharding)
 
 
 def _copies(config: RunConfig, wanted: Iterable[str], loaded: Mapping[str, str]) -> dict[str, str]:

@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 
 from ieat_jax.config.sections import RunConfig
+from ieat_jax.interop.formats.huggingface import LLM
+from ieat_jax.interop.verify import is_export
 from ieat_jax.objectives.stages import make_objective
 from ieat_jax.packing.pipeline import make_plan
 from ieat_jax.packing.plan import Plan
@@ -52,7 +54,8 @@ def _without_weights(config: RunConfig) -> RunConfig:
     tokenizer, codec = config.tokenizer, config.codec
     if not tokenizer.path and not config.init.llm:
         check_run_files(earlier)
-        tokenizer = dataclasses.replace(tokenizer, path=str(earlier / TOKENIZER), rename=())
+        folder = LLM if is_export(earlier) else TOKENIZER
+        tokenizer = dataclasses.replace(tokenizer, path=str(earlier / folder), rename=())
     if speaks(config) and not codec and (earlier / CODEC).is_dir():
         codec = str(getattr(load_run_codec(earlier / CODEC), "path", earlier / CODEC))  # CosyVoice's lies elsewhere
     init = dataclasses.replace(config.init, checkpoint="")

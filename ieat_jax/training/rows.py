@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ieat_jax.audio.codec import check_identity
-from ieat_jax.audio.files import AudioError, read_audio
+from ieat_jax.audio.files import MIN_SECONDS, AudioError, read_audio
+from ieat_jax.audio.logmel import FRAMES_PER_SECOND
 from ieat_jax.config.sections import RunConfig, Shapes
 from ieat_jax.data.arrays import Clip
 from ieat_jax.data.batch import Batch, padding_like, stack
@@ -18,8 +19,8 @@ from ieat_jax.data.layout import LayoutError, LayoutOptions, TurnPlan
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.records import Record, read_records
 from ieat_jax.errors import ConfigError
+from ieat_jax.model.adapters import adapter_length, adapter_stride, slot_length
 from ieat_jax.model.config import ListenConfig
-from ieat_jax.model.listen import adapter_length, adapter_stride, slot_length
 from ieat_jax.objectives.stages import stage_of
 from ieat_jax.packing.rows import TurnMaker
 from ieat_jax.packing.spec import RowSpec
@@ -71,6 +72,7 @@ def make_row_spec(config: RunConfig, listen: ListenConfig, chat: ChatFormat, *, 
         seed=config.seed,
         balance=config.data.balance,
         window=config.data.window,
+        behind=listen.behind,
     )
 
 
@@ -81,7 +83,9 @@ def check_shapes(spec: RowSpec) -> None:
         ConfigError: the chat format alone is larger than a row; names the field.
     """
     units = np.zeros(0, np.int32) if spec.options.speech else None
-    clip = Clip(np.zeros((1, spec.num_mels), np.float32), spec.clip_positions(1), -1) if spec.user == "audio" else None
+    least = round(MIN_SECONDS * FRAMES_PER_SECOND)  # the shortest clip that is accepted
+    mel = np.zeros((least, spec.num_mels), np.float32)
+    clip = Clip(mel, spec.clip_positions(least), -1) if spec.user == "audio" else None
     turn = TurnPlan(clip=clip, text="", teacher_text="", thinking={}, response="", units=units)
     try:
         TurnMaker(spec).lay_out([[turn]])

@@ -14,8 +14,9 @@ from ieat_jax.config.sections import RunConfig
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.sources.open import open_sources
 from ieat_jax.data.sources.source import Source
+from ieat_jax.interop.open import open_run
 from ieat_jax.objectives.stages import stage_of
-from ieat_jax.runs.folder import CONFIG, QUARANTINE, Run, check_config, check_run_files, load_run, load_run_codec
+from ieat_jax.runs.folder import CONFIG, QUARANTINE, Run, check_config, check_run_files, load_run_codec
 from ieat_jax.storage import local_path
 from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
 from ieat_jax.training.resume import TrainError
@@ -52,7 +53,7 @@ def gather(config: RunConfig, workdir: Path, mesh: jax.sharding.Mesh, *, resumin
         check_run_files(workdir, but=(CONFIG,))
     earlier = None
     if config.init.checkpoint and not resuming:
-        earlier = load_run(local_path(config.init.checkpoint, "config.init.checkpoint"), mesh=mesh)
+        earlier = open_run(local_path(config.init.checkpoint, "config.init.checkpoint"), mesh=mesh)
     tokenizer = choose_tokenizer(config, earlier, workdir if resuming else None)
     check_tokenizer(config, tokenizer)
     codec = choose_codec(config, earlier, workdir if resuming else None)

@@ -11,8 +11,10 @@ import jax
 
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.data.sources.tfds import folder_named
+from ieat_jax.interop.open import outline
+from ieat_jax.interop.verify import is_export
 from ieat_jax.model.sharding import make_mesh
-from ieat_jax.runs.folder import CHECKPOINTS, check_config, check_run_files, outline_run
+from ieat_jax.runs.folder import CHECKPOINTS, check_config, check_run_files
 from ieat_jax.runs.steps import list_steps, resume_point
 from ieat_jax.storage import local_path
 from ieat_jax.training.abstract import abstract_step
@@ -67,7 +69,7 @@ def _begin(config: RunConfig, mesh: jax.sharding.Mesh, there: Mapping[str, Path]
     """
     earlier, waits = None, "config.init.checkpoint" in later
     if "config.init.checkpoint" in there:
-        earlier = outline_run(there["config.init.checkpoint"], mesh=mesh)
+        earlier = outline(there["config.init.checkpoint"], mesh=mesh)
     of_its_own = config.tokenizer.path or config.init.llm
     if "config.tokenizer.path" not in later and (of_its_own or not waits):
         check_tokenizer(config, choose_tokenizer(config, earlier))
@@ -104,7 +106,8 @@ def _files(config: RunConfig, made_later: Path | None) -> tuple[dict[str, Path],
         below = made_later is not None and _absolute(file).is_relative_to(_absolute(made_later))
         if field not in there and not below:
             raise TrainError(f"{field}: there is no {named[field]}; correct the path, or make what it names first")
-        if below and field == "config.init.checkpoint" and not list_steps(file / CHECKPOINTS):
+        begun = list_steps(file / CHECKPOINTS) or is_export(file)
+        if below and field == "config.init.checkpoint" and not begun:
             there.pop(field, None)  # a run that has begun, and goes on later
     return there, files.keys() - there.keys()
 

@@ -12,7 +12,7 @@ from ieat_jax.config.sections import Shapes
 from ieat_jax.data.arrays import Clip
 from ieat_jax.data.layout import LayoutError, LayoutOptions, TurnPlan, lay_out
 from ieat_jax.inference.prompt import PromptBuilder, UserTurn
-from ieat_jax.model.listen import adapter_length
+from ieat_jax.model.adapters import adapter_length
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.text.tokenizer import train_tokenizer
 

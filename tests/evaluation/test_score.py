@@ -32,7 +32,7 @@ def scored(tmp_path_factory):
     run.mkdir()
     (run / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(score_module, "load_run", lambda path, step=None: tiny_run.make_run(path=path))
+        patch.setattr(score_module, "open_run", lambda path, step=None: tiny_run.make_run(path=path))
         metrics = score(run, records, folder / "out", OPTIONS)
     return metrics, folder / "out"
 
@@ -73,7 +73,7 @@ def test_units_of_another_codec_are_an_error(tmp_path, monkeypatch):
     records = corpus.records()
     records[2]["ieat_meta"]["codec"]["hash"] = "other"
     path = corpus.write(tmp_path, records)
-    monkeypatch.setattr(score_module, "load_run", lambda path, step=None: tiny_run.make_run())
+    monkeypatch.setattr(score_module, "open_run", lambda path, step=None: tiny_run.make_run())
     with pytest.raises(CodecError, match="units of another codec"):
         score(tmp_path, path, tmp_path / "out", OPTIONS)
     assert not (tmp_path / "out").exists()
@@ -81,7 +81,7 @@ def test_units_of_another_codec_are_an_error(tmp_path, monkeypatch):
 
 def test_records_without_a_usable_turn_are_an_error_that_names_them(tmp_path, monkeypatch, capsys):
     path = corpus.write(tmp_path, [corpus.record("a", [corpus.turn(1, "sad", "audio/gone.wav")])])
-    monkeypatch.setattr(score_module, "load_run", lambda path, step=None: tiny_run.make_run())
+    monkeypatch.setattr(score_module, "open_run", lambda path, step=None: tiny_run.make_run())
     with pytest.raises(UserError, match="no turn can be scored"):
         score(Path("run"), path, tmp_path / "out", OPTIONS)
     assert "skipped a turn 1" in capsys.readouterr().err
@@ -116,7 +116,7 @@ def test_any_character_in_texts_and_ids_is_read_again(tmp_path, separator):
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(score_module, "load_run", lambda path, step=None: pytest.fail("began the work"))
+    monkeypatch.setattr(score_module, "open_run", lambda path, step=None: pytest.fail("began the work"))
     file = tmp_path / "file"
     file.write_text("")
     for out in (file, file / "below" / "it"):
@@ -129,7 +129,7 @@ def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     path = corpus.write(tmp_path, corpus.records()[:1])
-    monkeypatch.setattr(score_module, "load_run", lambda path, step=None: tiny_run.make_run(path=path))
+    monkeypatch.setattr(score_module, "open_run", lambda path, step=None: tiny_run.make_run(path=path))
     monkeypatch.setattr(score_module, "predict", lambda *_: Predictions([item(HAPPY)], [understand(reply(""))]))
     monkeypatch.setattr(score_module, "write_scores", full)
     with pytest.raises(UserError, match=r"out: cannot be written \(No space left on device\)"):
@@ -168,7 +168,7 @@ def test_no_number_that_json_lacks_is_written(tmp_path):
 
 def test_score_tells_how_far_it_is(tmp_path, monkeypatch, capsys):
     path = corpus.write(tmp_path, corpus.records())
-    monkeypatch.setattr(score_module, "load_run", lambda path, step=None: tiny_run.make_run(path=path))
+    monkeypatch.setattr(score_module, "open_run", lambda path, step=None: tiny_run.make_run(path=path))
     score(tmp_path / "run", path, tmp_path / "out", dataclasses.replace(OPTIONS, controls=False, speak=1))
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == [f"loading {tmp_path / 'run'}", "reading turns: 4 to do"]
@@ -187,7 +187,7 @@ NOTHING = {
 
 @pytest.mark.parametrize("name", NOTHING)
 def test_records_that_hold_nothing_to_score_are_refused_before_a_model_is_loaded(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(score_module, "load_run", lambda path, step=None: pytest.fail("loaded a model"))
+    monkeypatch.setattr(score_module, "open_run", lambda path, step=None: pytest.fail("loaded a model"))
     path = tmp_path / "test.jsonl"
     if NOTHING[name] is not None:
         path.write_text("".join(f"{line}\n" for line in NOTHING[name]))

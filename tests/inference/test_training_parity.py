@@ -21,7 +21,7 @@ from ieat_jax.inference.generator import Generator, Limits
 from ieat_jax.inference.prompt import UserTurn
 from ieat_jax.inference.speech_decode import feed_group, start_speech
 from ieat_jax.inference.text_decode import ENDED, RESPONSE, feed, start
-from ieat_jax.model.listen import adapter_length
+from ieat_jax.model.adapters import adapter_length
 from ieat_jax.model.sight import Sight
 from ieat_jax.model.unified import build_model
 from ieat_jax.objectives.stages import hear, read

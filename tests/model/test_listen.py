@@ -19,15 +19,18 @@ from transformers.models.qwen2_audio import modeling_qwen2_audio as qwen2_audio
 from transformers.models.whisper import modeling_whisper as whisper
 
 from ieat_jax.audio.logmel import log_mel
+from ieat_jax.model.adapters import adapter_length
 from ieat_jax.model.config import AdapterConfig, EncoderConfig, ListenConfig, LLMConfig, ModelConfig, ModelConfigError
-from ieat_jax.model.listen import Listen, adapter_length, fill_silence
+from ieat_jax.model.listen import Listen, fill_silence
 from ieat_jax.model.names import map_named, named_leaves
 from ieat_jax.model.places import Places
 from ieat_jax.model.sharding import MESH_AXES, make_mesh, put
 
 WIDTH, HEADS, LAYERS, FRAMES, MELS = 16, 4, 3, 100, 8
 ENCODER = EncoderConfig(num_layers=LAYERS, width=WIDTH, num_heads=HEADS, mlp_width=32, num_mels=MELS, max_positions=50)
-GOAT = AdapterConfig(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, mlp_width=32, conv_width=24)
+GOAT = AdapterConfig(
+    num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, mlp_width=32, conv_width=24, hidden_width=40
+)
 SIZES = dict(
     d_model=WIDTH,
     encoder_layers=LAYERS,
@@ -230,7 +233,8 @@ def test_pooled_adapters_are_their_containers(kind):
         ours = getattr(model.adapter, name)
         layer.weight.data = torch.from_numpy(np.asarray(ours.kernel.get_value()).T.copy())
         layer.bias.data = torch.from_numpy(np.asarray(ours.bias.get_value()))
-    features, count = filled(mel.reshape(-1, FRAMES, MELS), frames.reshape(-1)), torch.from_numpy(frames.reshape(-1))
+    heard = np.where(frames > 0, np.minimum(frames + 2, FRAMES), 0).reshape(-1)  # two frames behind hold sound, too
+    features, count = filled(mel.reshape(-1, FRAMES, MELS), heard), torch.from_numpy(frames.reshape(-1))
     if kind == "mlp":
         mask = dict(input_features_mask=(torch.arange(FRAMES) < count[:, None]).long())
     else:
@@ -268,9 +272,11 @@ def test_what_stands_after_a_clip_changes_nothing():
     assert not np.any(np.where(outside, mel_grad, 0))
     no_gradient = {name for name, leaf in named_leaves(grads).items() if np.max(np.abs(leaf)) < 1e-6}
     assert no_gradient == {"encoder.norm.scale", "encoder.norm.bias"}  # a mix does not use the final norm
-    pooled = random_model(configure("mlp", "last"))
-    audio, _ = listen_jit(pooled, np.where(outside, np.nan, mel), frames)
-    np.testing.assert_array_equal(audio, listen_jit(pooled, mel, frames)[0])
+    for kind, behind in (("mlp", 2), ("stack", 0)):
+        unread = np.arange(FRAMES)[:, None] >= np.where(frames > 0, frames + behind, 0)[..., None, None]
+        other = random_model(configure(kind, "last"))
+        audio, _ = listen_jit(other, np.where(unread, np.nan, mel), frames)
+        np.testing.assert_array_equal(audio, listen_jit(other, mel, frames)[0])
 
 
 def test_a_clip_depends_on_no_other():
@@ -297,13 +303,13 @@ def test_a_shorter_window_holds_the_same_clip():
     np.testing.assert_allclose(long[:, :, :14], short[:, :, :14], atol=1e-6)  # the encoder hears the clip alone
 
 
-@pytest.mark.parametrize("kind", ["goat", "mlp", "linear"])
+@pytest.mark.parametrize("kind", ["goat", "mlp", "linear", "stack"])
 def test_lengths_are_the_shapes_that_come_out(kind):
     config = configure(kind, "learned")
     frames = np.arange(101)
     lengths = adapter_length(config.listen.adapter, frames)
     assert lengths[0] == 0
-    assert lengths[1] == 1
+    assert lengths[1] == (0 if kind in ("mlp", "linear") else 1)
     for window in (1, 2, 3, 4, 5, 31, 32, 33, 99, 100):
         mel = jax.ShapeDtypeStruct((1, 2, window, MELS), np.float32)
         shape = jax.eval_shape(Listen.__call__, abstract(config), mel, np.zeros((1, 2), np.int32))[0].shape

@@ -17,7 +17,7 @@ from ieat_jax.model.config import AdapterConfig, EncoderConfig, ListenConfig, LL
         ),
         (
             lambda: AdapterConfig(kind="gaot"),
-            "listen.adapter.kind: must be one of goat, mlp, linear, not 'gaot'",
+            "listen.adapter.kind: must be one of goat, mlp, linear, stack, not 'gaot'",
         ),
         (lambda: LLMConfig(num_heads=4, num_kv_heads=3), "config.model.llm.num_kv_heads: 3 does not divide"),
         (lambda: LLMConfig(head_dim=7), "config.model.llm.head_dim: must be even"),

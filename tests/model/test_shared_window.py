@@ -9,21 +9,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ieat_jax.model.adapters import adapter_length, adapter_stride, slot_length
 from ieat_jax.model.config import AdapterConfig, EncoderConfig, ListenConfig, LLMConfig, ModelConfig, ModelConfigError
-from ieat_jax.model.listen import Listen, adapter_length, adapter_stride, slot_length
+from ieat_jax.model.listen import Listen
 from ieat_jax.model.names import map_named, named_leaves
 from ieat_jax.model.sharding import MESH_AXES, make_mesh, put
 
 MELS, OWN = 8, 100
 ENCODER = EncoderConfig(num_layers=2, width=16, num_heads=4, mlp_width=32, num_mels=MELS, max_positions=50)
-ADAPTER = AdapterConfig(num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, mlp_width=32, conv_width=24)
+ADAPTER = AdapterConfig(
+    num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, mlp_width=32, conv_width=24, hidden_width=40
+)
+KINDS = ("goat", "mlp", "linear", "stack", "stack+layers")
 ROWS = ([100, 57, 4, 5, 33], [3, 16, 15, 17, 0], [0, 0, 0, 0, 0])  # the shortest clip that is accepted has 10 frames
 
 
+def adapter_of(kind):
+    name, _, layers = kind.partition("+")
+    return dataclasses.replace(ADAPTER, kind=name, stack_layers=2 if layers else 0)
+
+
 def configure(kind, mix="learned", padding="masked", **fields):
-    listen = ListenConfig(
-        ENCODER, dataclasses.replace(ADAPTER, kind=kind), layer_mix=mix, clip_seconds=1.0, padding=padding
-    )
+    listen = ListenConfig(ENCODER, adapter_of(kind), layer_mix=mix, clip_seconds=1.0, padding=padding)
     return ModelConfig(listen=listen, llm=LLMConfig(width=24), **fields)
 
 
@@ -43,7 +50,7 @@ def clips(kind, rows=ROWS, width=0, seed=0):
     The shared window has `width` frames where its clips need fewer.
     """
     rng = np.random.default_rng(seed)
-    adapter = dataclasses.replace(ADAPTER, kind=kind)
+    adapter, behind = adapter_of(kind), configure(kind).listen.behind or 0
     frames = np.array(rows, np.int32)
     own = rng.normal(size=(*frames.shape, OWN, MELS)).astype(np.float32)
     slots = np.where(frames > 0, np.vectorize(lambda count: slot_length(adapter, int(count)))(frames), 0)
@@ -52,7 +59,7 @@ def clips(kind, rows=ROWS, width=0, seed=0):
     width = max(width, -(-int(slots.sum(axis=1).max()) // stride) * stride)
     shared = rng.normal(size=(len(frames), 1, width, MELS)).astype(np.float32)
     for row, clip in zip(*np.nonzero(frames), strict=True):
-        start, count = starts[row, clip], frames[row, clip]
+        start, count = starts[row, clip], min(frames[row, clip] + behind, OWN)
         shared[row, 0, start : start + count] = own[row, clip, :count]
     return own, frames, shared, starts
 
@@ -65,8 +72,7 @@ def told(adapter, frames, starts, own, shared):
         yield own[row, clip, :count], shared[row, 0, first : first + count]
 
 
-@pytest.mark.parametrize("mix", ["learned", "last"])
-@pytest.mark.parametrize("kind", ["goat", "mlp", "linear"])
+@pytest.mark.parametrize(("kind", "mix"), [*((kind, "learned") for kind in KINDS), ("goat", "last")])
 def test_a_shared_window_holds_what_windows_of_their_own_hold(kind, mix):
     config = configure(kind, mix)
     model, adapter = random_model(config), config.listen.adapter
@@ -83,7 +89,7 @@ def test_a_shared_window_holds_what_windows_of_their_own_hold(kind, mix):
     assert float(jnp.abs(shared).sum()) == pytest.approx(sum(float(np.abs(one).sum()) for one, _ in pairs), rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["goat", "mlp", "linear"])
+@pytest.mark.parametrize("kind", ["goat", "mlp", "stack"])
 def test_gradients_are_those_of_windows_of_their_own(kind):
     config = configure(kind)
     model = random_model(config)
@@ -99,7 +105,7 @@ def test_gradients_are_those_of_windows_of_their_own(kind):
         np.testing.assert_allclose(together / scale, alone / scale, atol=2e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("kind", ["goat", "linear"])
+@pytest.mark.parametrize("kind", ["goat", "linear", "stack"])
 def test_a_neighbour_of_any_length_changes_nothing(kind):
     config = configure(kind)
     model, adapter = random_model(config), config.listen.adapter

@@ -18,8 +18,8 @@ from ieat_jax.interop.containers.source import InteropError, finite
 from ieat_jax.text.tokenizer import Tokenizer, byte_level
 
 FAMILIES = ("llama", "qwen2", "qwen3")
-CONTROL, USER_DEFINED = 3, 4  # tokenizer.ggml.token_type
-_NAMES = {
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # tokenizer.ggml.token_type
+NAMES = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
     "output": "lm_head",
@@ -39,8 +39,10 @@ _NAMES = {
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+COMPOSED = ("qwen2",)  # whose text is normalised to composed characters (NFC) before
 _PLAIN, _DIGITS = ("gpt-2", "default"), ("smollm",)
 _REGEX = {"qwen2": _WORDS % "", "llama-bpe": _WORDS % "{1,3}", "llama3": _WORDS % "{1,3}"}
+WORDS = (*_PLAIN, *_DIGITS, *_REGEX)
 
 
 def open_gguf(path: str | Path) -> GGUFFile:
@@ -129,7 +131,7 @@ class GGUFFile:
         projection = re.fullmatch(r".*\.self_attn\.([qk])_proj\.weight", name)
         if self.family == "llama" and projection:  # llama.cpp rotates neighbours, Hugging Face halves
             count = self.config[heads[projection.group(1)]]
-            array = array.reshape(count, -1, 2, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
+            array = paired_rows(array, count, back=True)
         return array
 
     @functools.cached_property
@@ -167,25 +169,21 @@ class GGUFFile:
 
     def _tokenizer(self) -> Tokenizer:
         kind, words = self._field("tokenizer.ggml.model"), self._field("tokenizer.ggml.pre", "default")
-        if kind != "gpt2" or words not in (*_PLAIN, *_DIGITS, *_REGEX):
+        if kind != "gpt2" or words not in WORDS:
             raise InteropError(
                 f"{self._path}: its tokenizer ({kind}, {words}) cannot be rebuilt; give one by config.tokenizer.path"
             )
         tokens = self._field("tokenizer.ggml.tokens")
         merges = [tuple(merge.split(" ")) for merge in self._field("tokenizer.ggml.merges")]
-        vocab = {token: number for number, token in enumerate(tokens)}
+        kinds = self._field("tokenizer.ggml.token_type")
+        unused = {number for number, kind in enumerate(kinds) if kind == UNUSED}  # they fill a table of more rows
+        vocab = {token: number for number, token in enumerate(tokens) if number not in unused}
         llama3 = words in ("llama-bpe", "llama3")
         backend = tokenizers.Tokenizer(models.BPE(vocab, merges, ignore_merges=llama3))
         backend.decoder = decoders.ByteLevel()
-        if words in _REGEX:
-            split = pre_tokenizers.Split(tokenizers.Regex(_REGEX[words]), "isolated")
-            to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-            backend.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
-        else:
-            backend.pre_tokenizer = byte_level(digits=words in _DIGITS)
-        if words == "qwen2":
+        backend.pre_tokenizer = word_splitter(words)
+        if words in COMPOSED:
             backend.normalizer = normalizers.NFC()
-        kinds = self._field("tokenizer.ggml.token_type")
         added = [(token, kind) for token, kind in zip(tokens, kinds, strict=True) if kind in (CONTROL, USER_DEFINED)]
         backend.add_tokens(
             [tokenizers.AddedToken(token, special=kind == CONTROL, normalized=False) for token, kind in added]
@@ -205,10 +203,32 @@ class GGUFFile:
         return value
 
 
+def word_splitter(words: str) -> pre_tokenizers.PreTokenizer:
+    """How text is cut into words, by a name of WORDS."""
+    if words not in _REGEX:
+        return byte_level(digits=words in _DIGITS)
+    split = pre_tokenizers.Split(tokenizers.Regex(_REGEX[words]), "isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
 def huggingface_name(name: str) -> str:
     """Of a GGUF tensor; a name that is not known stays as it is."""
     block, layer = re.fullmatch(r"(blk\.(\d+)\.)?.*", name).groups()
     stem, _, kind = name.removeprefix(block or "").rpartition(".")
-    if stem not in _NAMES:
+    if stem not in NAMES:
         return name
-    return f"model.layers.{layer}.{_NAMES[stem]}.{kind}" if block else f"{_NAMES[stem]}.{kind}"
+    return f"model.layers.{layer}.{NAMES[stem]}.{kind}" if block else f"{NAMES[stem]}.{kind}"
+
+
+def gguf_name(name: str) -> str:
+    """Of a Hugging Face tensor: the inverse of `huggingface_name`."""
+    block, layer = re.fullmatch(r"(model\.layers\.(\d+)\.)?.*", name).groups()
+    stem, _, kind = name.removeprefix(block or "").rpartition(".")
+    theirs = {ours: theirs for theirs, ours in NAMES.items()}[stem]
+    return f"blk.{layer}.{theirs}.{kind}" if block else f"{theirs}.{kind}"
+
+
+def paired_rows(array: np.ndarray, heads: int, *, back: bool = False) -> np.ndarray:
+    """Rows of q or k [heads * D, width] from Hugging Face's order, which rotates halves, to neighbours; or back."""
+    halves = (heads, -1, 2) if back else (heads, 2, -1)
+    return array.reshape(*halves, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)

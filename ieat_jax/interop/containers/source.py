@@ -131,6 +131,25 @@ class ArraySource:
         return np.array(self._arrays[name], np.float32)
 
 
+class Part:
+    """The tensors of a source whose names begin alike, by the rest of their names."""
+
+    def __init__(self, source: TensorSource, prefix: str):
+        self._source, self._prefix = source, prefix
+
+    def names(self) -> list[str]:
+        """Every tensor's name."""
+        return [name.removeprefix(self._prefix) for name in self._source.names() if name.startswith(self._prefix)]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Its shape, without reading it."""
+        return self._source.shape(self._prefix + name)
+
+    def get(self, name: str) -> np.ndarray:
+        """The tensor, float32, in memory of its own."""
+        return self._source.get(self._prefix + name)
+
+
 class _Safetensors:
     """Tensors of one or several safetensors files."""
 

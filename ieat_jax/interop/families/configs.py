@@ -20,36 +20,53 @@ class ConfigFileError(InteropError, ModelConfigError):
     """A config.json of which no model can be built."""
 
 
-class _Reader:
+class Reader:
     """Takes typed values out of a JSON object; messages name the key and `where` it stands."""
 
     def __init__(self, config: Mapping[str, Any], where: str):
         self.config, self.where = config, where
 
     def fail(self, problem: str) -> ConfigFileError:
+        """The error that says where the problem stands."""
         return ConfigFileError(f"{self.where}: {problem}")
 
     def need(self, *keys: str) -> None:
-        """All of them have to be there."""
+        """All of them have to be there.
+
+        Raises:
+            ConfigFileError: one of them is not.
+        """
         if missing := [key for key in keys if key not in self.config]:
             raise self.fail(f"no {', '.join(missing)} in it; download the file again")
 
     def layers(self, key: str) -> int:
-        """A number of layers, which would be walked through one by one before a tensor is found missing."""
+        """A number of layers, which would be walked through one by one before a tensor is found missing.
+
+        Raises:
+            ConfigFileError: no number, or more than anybody has.
+        """
         count = self.get(key, int)
         if count > MAX_LAYERS:
             raise self.fail(f"{key} is {count}; at most {MAX_LAYERS} are believed")
         return count
 
     def build(self, config: Callable[..., Sizes], **sizes: Any) -> Sizes:
-        """The configuration of these sizes, whose own checks do not know the file."""
+        """The configuration of these sizes, whose own checks do not know the file.
+
+        Raises:
+            ConfigFileError: they do not fit together.
+        """
         try:
             return config(**sizes)
         except ModelConfigError as error:
             raise self.fail(f"sizes that do not fit ({error})") from error
 
     def get(self, key: str, kind: type, default: Any = REQUIRED, *, null: Any = REQUIRED) -> Any:
-        """The value of `key`; `default` where it is absent, `null` where it is null."""
+        """The value of `key`; `default` where it is absent, `null` where it is null.
+
+        Raises:
+            ConfigFileError: it is absent without a default, or of another type.
+        """
         if key not in self.config:
             if default is REQUIRED:
                 self.need(key)
@@ -70,7 +87,7 @@ def llm_config(config: Mapping[str, Any], *, where: str = "LLM config") -> LLMCo
     Raises:
         ConfigFileError: another architecture, a choice that is not supported, a key that is absent or of a wrong type.
     """
-    read = _Reader(config, where)
+    read = Reader(config, where)
     family = config.get("model_type")
     if family not in FAMILIES:
         raise read.fail(f"model_type {family!r} is not supported, only llama, qwen2 and qwen3")
@@ -108,10 +125,11 @@ def llm_config(config: Mapping[str, Any], *, where: str = "LLM config") -> LLMCo
         qkv_bias=family == "qwen2",
         qk_norm=family == "qwen3",
         tie_embeddings=read.get("tie_word_embeddings", bool, False),
+        context_length=read.get("max_position_embeddings", int, 0, null=0),
     )
 
 
-def _rope(read: _Reader) -> tuple[float, tuple[float, ...] | None]:
+def _rope(read: Reader) -> tuple[float, tuple[float, ...] | None]:
     """(theta, scaling): of `rope_scaling` (old) if it is there and not empty, else of `rope_parameters` (v5)."""
     scaling = read.get("rope_scaling", dict, {}, null={})
     rope = scaling or read.get("rope_parameters", dict, {}, null={})
@@ -119,7 +137,7 @@ def _rope(read: _Reader) -> tuple[float, tuple[float, ...] | None]:
         rope = rope.get("full_attention")
     if not isinstance(rope, dict):
         raise read.fail("RoPE parameters for other layers than full_attention are not supported")
-    inner = _Reader(rope, f"{read.where}: {'rope_scaling' if scaling else 'rope_parameters'}")
+    inner = Reader(rope, f"{read.where}: {'rope_scaling' if scaling else 'rope_parameters'}")
     theta = inner.get("rope_theta", float, read.get("rope_theta", float, 1e4))
     kind = rope.get("rope_type", rope.get("type", "default"))
     factors = [inner.get("partial_rotary_factor", float, 1.0, null=1.0)]
@@ -146,7 +164,7 @@ def encoder_config(config: Mapping[str, Any], *, where: str = "Whisper config") 
     Raises:
         ConfigFileError: not a Whisper, another activation, a key that is absent or of a wrong type.
     """
-    read = _Reader(config, where)
+    read = Reader(config, where)
     if config.get("model_type") != "whisper":
         raise read.fail(f"model_type is {config.get('model_type')!r}, not 'whisper'")
     if (activation := config.get("activation_function", "gelu")) != "gelu":

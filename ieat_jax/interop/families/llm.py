@@ -14,12 +14,14 @@ import numpy as np
 from ieat_jax.interop.containers.source import (
     ArraySource,
     InteropError,
+    Part,
     TensorSource,
     check_tensors,
     open_safetensors,
     read_json,
 )
 from ieat_jax.interop.families.configs import llm_config
+from ieat_jax.interop.verify import check_export
 from ieat_jax.model.config import LLMConfig, ModelConfig
 from ieat_jax.storage import local_path
 from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
@@ -53,6 +55,7 @@ _LAYER_TABLE = (
 # Buffers that old files hold, and the head that some files of tied models repeat.
 _ROTARY_BUFFERS = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\..*"
 HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
+LANGUAGE = "language_model."  # where an LLM's names begin in a model that has more parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +114,19 @@ def layer_leaves(config: LLMConfig) -> dict[str, Leaf]:
     return leaves
 
 
+def their_shapes(config: LLMConfig) -> dict[str, tuple[int, ...]]:
+    """{Hugging Face name: shape} of every tensor."""
+    shapes = {leaf.theirs: leaf.their_shape for leaf in outer_leaves(config).values()}
+    for index in range(config.num_layers):
+        shapes |= {f"model.layers.{index}.{leaf.theirs}": leaf.their_shape for leaf in layer_leaves(config).values()}
+    return shapes
+
+
+def ignored(config: LLMConfig) -> str:
+    """Pattern of names that a file may hold or not: buffers, and the head of a tied model."""
+    return rf"{_ROTARY_BUFFERS}|{HEAD}" if config.tie_embeddings else _ROTARY_BUFFERS
+
+
 def _parts(config: ModelConfig) -> tuple[tuple[str, range], ...]:
     """(part, its layers' numbers in the LLM)."""
     return ("think", range(config.think_layers)), ("write", range(config.think_layers, config.llm.num_layers))
@@ -155,16 +171,11 @@ class PretrainedLLM:
         differing = [
             f"{name} = {getattr(config.llm, name)!r}, the weights' is {value!r}"
             for name, value in pairs
-            if getattr(config.llm, name) != value
+            if getattr(config.llm, name) != value and name != "context_length"  # of which less may be promised
         ]
         if differing:
             raise InteropError(f"{self.spec}: config.model.llm is of another LLM: {'; '.join(differing)}")
-        expected = {leaf.theirs: leaf.their_shape for leaf in outer_leaves(config.llm).values()}
-        for index in range(config.llm.num_layers):
-            leaves = layer_leaves(config.llm).values()
-            expected |= {f"model.layers.{index}.{leaf.theirs}": leaf.their_shape for leaf in leaves}
-        ignore = rf"{_ROTARY_BUFFERS}|{HEAD}" if config.llm.tie_embeddings else _ROTARY_BUFFERS
-        check_tensors(self.source, expected, where=self.spec, ignore=ignore)
+        check_tensors(self.source, their_shapes(config.llm), where=self.spec, ignore=ignored(config.llm))
 
     def _stream(self, config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
         copied = config.speak.enabled
@@ -207,13 +218,28 @@ def load_llm(spec: str) -> PretrainedLLM:
     if kind == "gguf":
         return _load_gguf(local_path(rest, "LLM"), spec)
     folder = local_path(spec, "LLM")
+    check_export(folder)
     if not folder.is_dir():
         raise InteropError(
             f"{spec}: there is no such folder; an LLM is given by a Hugging Face folder, gguf:FILE, or "
             f"{' or '.join(f'package:{name}' for name in PACKAGES)}"
         )
-    config = llm_config(read_json(folder / "config.json"), where=str(folder / "config.json"))
-    return PretrainedLLM(spec, config, lambda: load_tokenizer(folder), open_safetensors(folder))
+    return open_llm_folder(folder, spec)
+
+
+def open_llm_folder(folder: Path, spec: str = "") -> PretrainedLLM:
+    """The LLM of a Hugging Face folder, whose files were verified; `spec` is for messages.
+
+    Raises:
+        InteropError: it cannot be read, or is not a Llama, Qwen2 or Qwen3.
+    """
+    where = str(folder / "config.json")
+    found, prefix = read_json(where), ""
+    if isinstance(found.get("text_config"), dict):  # the LLM of an Ultravox, Qwen2-Audio or AudioFlamingo3
+        found, prefix, where = found["text_config"], LANGUAGE, f"{where}: text_config"
+    config = llm_config(found, where=where)
+    source = Part(open_safetensors(folder), prefix)
+    return PretrainedLLM(spec or str(folder), config, lambda: load_tokenizer(folder), source)
 
 
 def _package_file(name: str) -> Path:
@@ -230,6 +256,7 @@ def _package_file(name: str) -> Path:
 def _load_gguf(path: Path, spec: str) -> PretrainedLLM:
     from ieat_jax.interop.containers.gguf import open_gguf
 
+    check_export(path)
     file = open_gguf(path)
     return PretrainedLLM(spec, llm_config(file.config, where=str(path)), file.tokenizer, file)
 
@@ -265,6 +292,12 @@ def to_huggingface(named: Mapping[str, Any], config: ModelConfig) -> Iterator[tu
     return stream()
 
 
+def no_family(config: LLMConfig) -> str | None:
+    """Why no Hugging Face family is like this LLM; None: one is."""
+    both = config.qkv_bias and config.qk_norm
+    return "no Hugging Face family has both q, k, v biases (Qwen2) and q/k norms (Qwen3)" if both else None
+
+
 def huggingface_config(config: LLMConfig, *, max_positions: int) -> dict[str, Any]:
     """config.json of the same LLM: the inverse of `configs.llm_config`.
 
@@ -273,8 +306,8 @@ def huggingface_config(config: LLMConfig, *, max_positions: int) -> dict[str, An
     Raises:
         InteropError: biases and q/k norms together, which no family has.
     """
-    if config.qkv_bias and config.qk_norm:
-        raise InteropError("no Hugging Face family has both q, k, v biases (Qwen2) and q/k norms (Qwen3)")
+    if reason := no_family(config):
+        raise InteropError(reason)
     family, name = (
         ("qwen2", "Qwen2") if config.qkv_bias else ("qwen3", "Qwen3") if config.qk_norm else ("llama", "Llama")
     )

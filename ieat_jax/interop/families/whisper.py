@@ -22,6 +22,7 @@ from ieat_jax.interop.containers.source import (
 )
 from ieat_jax.interop.families.configs import encoder_config
 from ieat_jax.interop.families.llm import Leaf
+from ieat_jax.interop.verify import check_export
 from ieat_jax.model.config import EncoderConfig
 from ieat_jax.storage import local_path
 
@@ -91,6 +92,14 @@ def layer_leaves(config: EncoderConfig) -> dict[str, Leaf]:
     return leaves
 
 
+def their_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
+    """{Hugging Face name: shape} of every tensor of an encoder."""
+    shapes = {leaf.theirs: leaf.their_shape for leaf in outer_leaves(config).values()}
+    for index in range(config.num_layers):
+        shapes |= {f"layers.{index}.{leaf.theirs}": leaf.their_shape for leaf in layer_leaves(config).values()}
+    return shapes
+
+
 @dataclasses.dataclass(frozen=True)
 class PretrainedWhisper:
     """A public Whisper's encoder: its sizes now, weights when asked for."""
@@ -123,10 +132,7 @@ class PretrainedWhisper:
         return self._stream()
 
     def _check(self) -> None:
-        expected = {self.prefix + leaf.theirs: leaf.their_shape for leaf in outer_leaves(self.config).values()}
-        for index in range(self.config.num_layers):
-            leaves = layer_leaves(self.config).values()
-            expected |= {f"{self.prefix}layers.{index}.{leaf.theirs}": leaf.their_shape for leaf in leaves}
+        expected = {self.prefix + name: shape for name, shape in their_shapes(self.config).items()}
         check_tensors(self.source, expected, where=self.spec, ignore=_NOT_THE_ENCODER)
 
     def _stream(self) -> Iterator[tuple[str, np.ndarray]]:
@@ -154,15 +160,25 @@ def load_whisper(spec: str) -> PretrainedWhisper:
         path = local_path(rest, "Whisper")
         return _from_ctranslate2(spec, [path / "model.bin" if path.is_dir() else path])
     folder = local_path(spec, "Whisper")
+    check_export(folder)
     if not folder.is_dir():
         raise InteropError(
             f"{spec}: there is no such folder; a Whisper is given by a Hugging Face folder, ctranslate2:FILE, or "
             f"{' or '.join(f'package:{name}' for name in PACKAGES)}"
         )
+    return open_whisper_folder(folder, spec)
+
+
+def open_whisper_folder(folder: Path, spec: str = "") -> PretrainedWhisper:
+    """The encoder of a Hugging Face folder, whose files were verified; `spec` is for messages.
+
+    Raises:
+        InteropError: it cannot be read, or is not a Whisper.
+    """
     config = read_json(folder / "config.json")
     sizes = encoder_config(config, where=str(folder / "config.json"))
     source = open_safetensors(folder)
-    return PretrainedWhisper(spec, sizes, source, _prefix(source))
+    return PretrainedWhisper(spec or str(folder), sizes, source, _prefix(source))
 
 
 def _prefix(source: TensorSource) -> str:
@@ -232,4 +248,22 @@ def huggingface_config(config: EncoderConfig) -> dict[str, Any]:
         encoder_ffn_dim=config.mlp_width,
         num_mel_bins=config.num_mels,
         max_source_positions=config.max_positions,
+    )
+
+
+def preprocessor_config(config: EncoderConfig) -> dict[str, Any]:
+    """preprocessor_config.json: the log-mel that the encoder hears, as `WhisperFeatureExtractor` computes it."""
+    seconds = config.max_positions // 50
+    return dict(
+        feature_extractor_type="WhisperFeatureExtractor",
+        feature_size=config.num_mels,
+        sampling_rate=16000,
+        hop_length=160,
+        n_fft=400,
+        chunk_length=seconds,
+        n_samples=seconds * 16000,
+        nb_max_frames=seconds * 100,
+        padding_side="right",
+        padding_value=0.0,
+        return_attention_mask=False,
     )

@@ -1,0 +1,138 @@
+"""Listen, prefill and decoding step as StableHLO: programs for CPU, CUDA and TPU that need no code of the model.
+
+listen.bin, prefill.bin, step.bin    `jax.export` artefacts for any number of rows; they take the parameters
+parameters.safetensors               by our names
+shapes.json                          sizes, token ids and the format of prompts
+tokenizer/                           the tokenizer
+run.py                               a reply to a prompt of token ids, with jax and numpy alone
+
+    listen(parameters, mel [B,F,M], frames [B])                                -> heard [B,A,D]
+    prefill(parameters, tokens [B,T], lengths [B], heard [B,A,D], place [B,T]) -> logits [B,V], memory
+    step(parameters, token [B], position [B], memory)                          -> logits [B,V], memory
+
+`place` says which position of `heard` stands at a token, -1 = none. `memory` is a list of arrays, T the context length.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export as exporting
+
+from ieat_jax.audio.logmel import FRAMES_PER_SECOND
+from ieat_jax.interop.containers.write import write_file, write_json
+from ieat_jax.interop.formats.format import Format
+from ieat_jax.interop.formats.huggingface import context_length
+from ieat_jax.model.abstract import abstract_model
+from ieat_jax.model.adapters import adapter_length
+from ieat_jax.model.cache import KVCache
+from ieat_jax.model.config import ModelConfig
+from ieat_jax.model.llm import pick_rows
+from ieat_jax.model.names import named_leaves
+from ieat_jax.model.partition import join
+from ieat_jax.model.sight import Sight
+from ieat_jax.model.unified import UnifiedModel
+from ieat_jax.runs.folder import Run
+from ieat_jax.text.chat import ChatFormat
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+PARTS = ("listen.", "think.", "write.")
+PARAMETERS, SHAPES, RUNNER, TOKENIZER = "parameters.safetensors", "shapes.json", "run.py", "tokenizer"
+Arrays = dict[str, jax.Array]
+
+
+def write(run: Run, folder: Path, dtype: str) -> dict[str, int]:
+    """Write programs, parameters and runner; {file: tensors in it}."""
+    config = dataclasses.replace(run.config.model, attention="xla", remat="none")
+    length = context_length(run)
+    named = {name: leaf for name, leaf in named_leaves(run.model).items() if name.startswith(PARTS)}
+    for name, program in programs(config, length, named).items():
+        (folder / f"{name}.bin").write_bytes(program.serialize())
+    chat = ChatFormat.from_config(run.tokenizer, run.config.chat)
+    pieces = ("system", "user_open", "user_close", "think_open", "think_close", "empty_think", "end_of_turn")
+    sizes = {"context": length, "frames": _frames(config), "heard": _heard(config), "width": config.llm.width}
+    told = {name: getattr(chat, name) for name in pieces} | {"system": chat.system()}
+    around = {"before": chat.system() + chat.user_open, "behind": chat.user_close + chat.think_open}  # what a user says
+    write_json(folder / SHAPES, sizes | {"mels": config.listen.encoder.num_mels, "tokens": told} | around)
+    run.tokenizer.save(folder / TOKENIZER)
+    (folder / RUNNER).write_text((Path(__file__).parent / "stablehlo_run.py").read_text(encoding="utf-8"))
+    return {PARAMETERS: write_file(folder / PARAMETERS, ((n, np.asarray(leaf)) for n, leaf in named.items()), dtype)}
+
+
+def _frames(config: ModelConfig) -> int:
+    return round(config.listen.clip_seconds * FRAMES_PER_SECOND)
+
+
+def _heard(config: ModelConfig) -> int:
+    return int(adapter_length(config.listen.adapter, _frames(config)))
+
+
+def programs(config: ModelConfig, length: int, named: dict[str, Any]) -> dict[str, exporting.Exported]:
+    """The programs for the parameters `named` (their shapes count) and prompts and replies of `length` tokens."""
+    model = abstract_model(config, None)
+    (rows,) = exporting.symbolic_shape("b")
+    shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in named.items()}
+
+    def whole(parameters: Arrays) -> UnifiedModel:
+        rest = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in named_leaves(model).items()}
+        return join(model, rest | parameters, {})
+
+    def array(*shape: Any, kind: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((rows, *shape), kind)
+
+    def listen(parameters: Arrays, mel: jax.Array, frames: jax.Array) -> jax.Array:
+        return whole(parameters).listen(mel[:, None], frames[:, None])[0][:, 0].astype(jnp.float32)
+
+    def prefill(parameters: Arrays, tokens: jax.Array, lengths: jax.Array, heard: jax.Array, place: jax.Array) -> Any:
+        made = whole(parameters)
+        sight = Sight.plain(jnp.arange(length) < lengths[:, None])
+        caches = [part.new_cache(tokens.shape[0], length) for part in (made.think, made.write)]
+        states, caches[0] = made.think(tokens, sight, heard[:, None], place, cache=caches[0])
+        written, caches[1] = made.write(states, sight, cache=caches[1])
+        return made.text_logits(pick_rows(written, lengths[:, None] - 1)[:, 0]), _flat(caches)
+
+    def step(parameters: Arrays, token: jax.Array, position: jax.Array, memory: list[jax.Array]) -> Any:
+        made, (think, write) = whole(parameters), _caches(memory)
+        sight = Sight(position[:, None], jnp.ones_like(position)[:, None])
+        states, think = made.think(token[:, None], sight, cache=think)
+        written, write = made.write(states, sight, cache=write)
+        return made.text_logits(written[:, 0]), _flat([think, write])
+
+    ids = array(length, kind=jnp.int32)
+    count = array(kind=jnp.int32)
+    heard = array(_heard(config), config.llm.width)
+    first = _export(prefill, shapes, ids, count, heard, ids)
+    _, memory = jax.eval_shape(prefill, shapes, ids, count, heard, ids)
+    return {
+        "listen": _export(listen, shapes, array(_frames(config), config.listen.encoder.num_mels), count),
+        "prefill": first,
+        "step": _export(step, shapes, count, count, memory),
+    }
+
+
+def _export(function: Callable[..., Any], *shapes: Any) -> exporting.Exported:
+    return exporting.export(jax.jit(function), platforms=PLATFORMS)(*shapes)
+
+
+def _flat(caches: list[KVCache]) -> list[jax.Array]:
+    return [leaf for cache in caches for leaf in jax.tree.leaves(cache)]
+
+
+def _caches(memory: list[jax.Array]) -> list[KVCache]:
+    half = len(memory) // 2
+    return [KVCache(k, v, Sight(*sight), following) for k, v, *sight, following in (memory[:half], memory[half:])]
+
+
+def cannot(run: Run) -> str | None:
+    """Why a run does not fit; None: it does, as every run."""
+    del run
+    return None
+
+
+FORMAT = Format("programs of Listen, prefill and step for any XLA runtime", write, cannot, ("float32",))

@@ -1,0 +1,97 @@
+"""An export as StableHLO, run by its own runner in a Python that cannot import us, says what our decoder says."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from helpers import tiny_run
+from jax import export as exporting
+
+from ieat_jax.inference.generator import Generator, Limits
+from ieat_jax.inference.prompt import PromptBuilder, UserTurn
+from ieat_jax.interop.export import export
+from ieat_jax.text.chat import ChatFormat
+
+DIALOGUES = [
+    [UserTurn(text="I lost my keys.")],
+    [UserTurn(text="You are kind.", response="I am so sorry."), UserTurn(text="This is sad.")],
+    [UserTurn(tiny_run.voice(1, 0.8), text="I lost my keys.")],
+    [UserTurn(tiny_run.voice(2, 0.5), response="You are kind."), UserTurn(text="I am sad.")],
+]
+RUN = """
+import json, sys, numpy as np
+sys.path.insert(0, sys.argv[1])
+import run
+weights, said = run.parameters(), []
+for case in json.load(open(sys.argv[2])):
+    heard = None
+    if case["mel"]:
+        mel = np.zeros((1, run.SHAPES["frames"], run.SHAPES["mels"]), np.float32)
+        mel[0, : len(case["mel"])] = case["mel"]
+        heard = run.LISTEN(weights, mel, np.int32([len(case["mel"])]))
+    said.append(run.reply(weights, case["tokens"], heard, case["place"]))
+assert "ieat_jax" not in sys.modules and "flax" not in sys.modules
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def run():
+    return tiny_run.make_run()
+
+
+@pytest.fixture(scope="module")
+def folder(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("exports") / "stablehlo"
+    export(run, path, to="stablehlo")
+    return path
+
+
+def test_the_runner_says_what_our_decoder_says(run, folder, tmp_path):
+    """Replies without thinking: a random model's thinking does not end by itself."""
+    chat = ChatFormat.from_config(run.tokenizer, run.config.chat)
+    build = PromptBuilder(chat, run.config.model.listen).build
+    cases = []
+    for turns in DIALOGUES:
+        prompt = build(turns, think=False, speech=False)
+        mel = prompt.clips[0].tolist() if prompt.clips else None
+        cases.append({"tokens": prompt.tokens.tolist(), "place": prompt.audio_index.tolist(), "mel": mel})
+    (tmp_path / "cases.json").write_text(json.dumps(cases))
+    assert len((folder / "run.py").read_text().splitlines()) <= 40
+    command = [sys.executable, "-c", RUN, str(folder), str(tmp_path / "cases.json")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={"JAX_PLATFORMS": "cpu"})
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    generator = Generator.from_run(run, limits=Limits(think=1, response=40), batch_size=1)
+    banned = {run.tokenizer.token_id(token) for token in ("<think>", "</think>", "<|im_start|>")}
+    compared = 0
+    for turns, tokens in zip(DIALOGUES, said, strict=True):
+        ours = generator.reply([turns], think=False)[0].tokens
+        until = next((at for at, token in enumerate(tokens) if token in banned), len(tokens))
+        until = min(until, len(ours))
+        assert tuple(tokens[:until]) == ours[:until]
+        compared += until
+    assert compared >= 20
+
+
+def test_programs_are_for_every_platform_and_any_number_of_rows(folder):
+    shapes = json.loads((folder / "shapes.json").read_text())
+    programs = {name: exporting.deserialize(bytearray((folder / f"{name}.bin").read_bytes())) for name in
+                ("listen", "prefill", "step")}  # fmt: skip
+    assert {program.platforms for program in programs.values()} == {("cpu", "cuda", "tpu")}
+    listen = programs["listen"]
+    for rows in (1, 3):
+        mel = np.random.default_rng(0).normal(size=(3, shapes["frames"], shapes["mels"])).astype(np.float32)[:rows]
+        weights = {name: np.zeros(shape.shape, shape.dtype) for name, shape in zip(
+            sorted(json.loads(_header(folder / "parameters.safetensors"))), listen.in_avals, strict=False)}  # fmt: skip
+        heard = jax.jit(listen.call)(weights, mel, np.int32([50] * rows))
+        assert heard.shape == (rows, shapes["heard"], shapes["width"])
+
+
+def _header(file):
+    content = file.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return json.dumps({name: item for name, item in header.items() if name != "__metadata__"})
