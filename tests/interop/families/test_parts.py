@@ -49,7 +49,7 @@ CONFIGS = {
     },
 }  # fmt: skip
 ABSENT = object()
-VALUES = (ABSENT, None, "32", "", 0, -1, 1.5, True, [], {}, [5], float("nan"), float("inf"), 2**70)
+VALUES = (ABSENT, None, "32", 0, -1, 1.5, True, [], {}, float("inf"), 2**70)
 # Keys without which nothing can be known; the others have defaults, in transformers or in the public code.
 FREE = {("goat_slm", ("model_type",)), *((kind, (key, "model_type")) for kind, key in (
     ("goat_slm", "whisper_config"), ("ultravox", "audio_config"), ("qwen2_audio", "audio_config"),
@@ -62,7 +62,7 @@ def places():
     for kind, config in CONFIGS.items():
         for key, value in config.items():
             yield kind, (key,)
-            yield from ((kind, (key, inner)) for inner in value if isinstance(value, dict))
+            yield from ((kind, (key, inner)) for inner in (value if isinstance(value, dict) else ()))
 
 
 def doors(kind):
