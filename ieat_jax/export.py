@@ -4,6 +4,7 @@ huggingface    llm/ (Think and Write, which transformers loads and servers serve
                parameters; config.init.checkpoint begins from it
 gguf           model.gguf, the LLM alone, for llama.cpp (--dtype float16, q8_0 or float32)
 stablehlo      Listen, prefill and decoding step as programs for CPU, CUDA and TPU; run.py runs them
+goat_slm       the whole model in GOAT-SLM's layout, for its public code: adapter `goat`, a Qwen2 or Qwen3 that speaks
 ultravox       encoder, adapter `stack` and LLM as an Ultravox, for vLLM: any number of clips, spoken dialogues
 qwen2_audio    encoder, adapter `linear` and LLM as a Qwen2-Audio, for transformers: any number of clips
 audio_flamingo3   encoder, adapter `mlp` and LLM as an AudioFlamingo3, for transformers: one clip, single turns

@@ -37,6 +37,7 @@ WATCHED = {
     "model.llm.context_length": "test_stock_decoder",
     "init.llm": "test_initialise",
     "init.whisper": "test_initialise",
+    "init.speak": "test_goat_slm: a run begins from it",
     "init.allow_new": "test_loop: joint starts from align",
     "init.speak_from_write": "test_initialise",
     "data.sources.train.records": "test_pipeline",

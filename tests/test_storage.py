@@ -13,6 +13,7 @@ from ieat_jax.codecs.load import load_codec
 from ieat_jax.config.recipes import load_config, typed
 from ieat_jax.data.records import read_records
 from ieat_jax.errors import UserError
+from ieat_jax.interop.families.goat_slm import load_speak
 from ieat_jax.interop.families.llm import load_llm
 from ieat_jax.interop.families.whisper import load_whisper
 from ieat_jax.storage import StorageError, local_path
@@ -164,6 +165,7 @@ def test_python_refuses_an_address():
         lambda: load_llm(ADDRESS),
         lambda: load_llm(f"gguf:{ADDRESS}"),
         lambda: load_whisper(ADDRESS),
+        lambda: load_speak(ADDRESS),
         lambda: load_whisper(f"ctranslate2:{ADDRESS}"),
         lambda: read_records(ADDRESS),
     ):

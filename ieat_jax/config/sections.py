@@ -68,7 +68,9 @@ class InitConfig(Section):
     AT: ClassVar[str] = "config.init"
     checkpoint: str = text()  # an earlier run, or an export of one: gives every parameter that has the same name
     llm: str = text()  # LLM weights: package:NAME, gguf:FILE or a Hugging Face folder
-    whisper: str = text()  # Whisper weights: package:NAME or a Hugging Face folder, perhaps with an adapter
+    # Whisper weights: package:NAME or a Hugging Face folder, perhaps with an adapter
+    whisper: str = text()
+    speak: str = text()  # Speak's weights: folder of a GOAT-SLM; '' = those of init.checkpoint, or a copy of Write's
     # regexes of parameters that may start from random numbers although weights are loaded
     allow_new: tuple[str, ...] = tuple_of((), "regular expressions", is_regex)
     speak_from_write: bool = flag(True)  # a new Speak starts as a copy of Write's layers

@@ -17,7 +17,7 @@ import jax
 from ieat_jax.config.recipes import as_plain
 from ieat_jax.interop.containers.source import InteropError
 from ieat_jax.interop.containers.write import write_json
-from ieat_jax.interop.formats import audio_llm, gguf, huggingface, stablehlo
+from ieat_jax.interop.formats import audio_llm, gguf, goat_slm, huggingface, stablehlo
 from ieat_jax.interop.formats.format import Format
 from ieat_jax.interop.verify import CONFIG
 from ieat_jax.model.config import LoraConfig
@@ -30,6 +30,7 @@ FORMATS: dict[str, Format] = {
     "huggingface": huggingface.FORMAT,
     "gguf": gguf.FORMAT,
     "stablehlo": stablehlo.FORMAT,
+    "goat_slm": goat_slm.FORMAT,
     **audio_llm.FORMATS,
 }
 

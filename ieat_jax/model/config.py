@@ -132,11 +132,12 @@ class ListenConfig(Section):
         """Frames behind a clip that the encoder's convolutions read as they are; None: silence, as Whisper has it.
 
         Where it is a number, a clip has as many frames as the public processors count, ceil(samples / 160), and not all
-        that hold some of its sound. AudioFlamingo3 and Qwen2-Audio read two more, Ultravox's windows end with the clip.
+        that hold some of its sound. GOAT-SLM, AudioFlamingo3 and Qwen2-Audio read two more, which do, Ultravox's
+        windows end with the clip.
         """
-        if not self.masked or self.adapter.kind == "goat":
+        if self.masked == (self.adapter.kind == "goat"):  # as no public processor has it
             return None
-        return 2 if self.adapter.kind in POOLED else 0
+        return 0 if self.adapter.kind == "stack" else 2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.errors import UserError
 from ieat_jax.interop.families.audio_llm import PretrainedListen, load_listen
+from ieat_jax.interop.families.goat_slm import load_speak
 from ieat_jax.interop.families.whisper import PretrainedWhisper
 from ieat_jax.model.abstract import abstract_model, place
 from ieat_jax.model.lora import merge_lora
@@ -228,11 +229,15 @@ def _sources(config: RunConfig, earlier: Run | None) -> Iterator[_Source]:
             yield _Source(config.init.whisper, whisper.shapes(), whisper.weights)
     if config.init.llm:
         llm = open_llm(config)
-        yield _Source(
-            config.init.llm,
-            llm.shapes(sizes),
-            lambda: llm.weights(sizes),
-        )
+        yield _Source(config.init.llm, llm.shapes(sizes), lambda: llm.weights(sizes))
+    if config.init.speak:
+        if not sizes.speak.enabled:
+            raise InitError(
+                f"config.init.speak = {config.init.speak!r}, but the model has no Speak (config.model.speak.enabled); "
+                "leave one of them out"
+            )
+        speak = load_speak(config.init.speak)
+        yield _Source(config.init.speak, speak.shapes(sizes), lambda: speak.weights(sizes))
 
 
 def open_whisper(config: RunConfig) -> PretrainedWhisper | PretrainedListen:

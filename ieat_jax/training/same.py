@@ -110,7 +110,7 @@ def material(parts: Ingredients, metadata: Mapping[str, Any], begun: tuple[int, 
     if earlier is not None:
         record = earlier.path / CHECKPOINTS / str(earlier.step) / "_CHECKPOINT_METADATA"
         facts[f"run {earlier.path}"] = {"step": earlier.step, "content": _digest(record.read_bytes())}
-    for spec in filter(None, (init.llm, init.whisper)):
+    for spec in filter(None, (init.llm, init.whisper, init.speak)):
         facts[f"weights {spec}"] = {file.name: _digest(sample(file)) for file in _files(spec)}
     return facts
 

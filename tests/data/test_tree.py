@@ -132,8 +132,10 @@ def test_a_prompt_is_a_row_that_stops_before_the_answer(think, speech, heard, ch
     turns, plans = [], []
     for number, audio in enumerate(heard):
         sound = voice(number, 0.5 + 0.2 * number)
-        mel = clip_log_mel(sound, num_mels=80, window_seconds=1.0)
-        clip = Clip(mel, int(adapter_length(CONFIG.listen.adapter, len(mel))), 2) if audio else None
+        behind = CONFIG.listen.behind
+        mel = clip_log_mel(sound, num_mels=80, window_seconds=1.0, behind=behind)
+        positions = int(adapter_length(CONFIG.listen.adapter, len(mel) - behind))
+        clip = Clip(mel, positions, 2, behind=behind) if audio else None
         said = WORDS[number] + " keys"
         turns.append(UserTurn(sound) if audio else UserTurn(text=said))
         turns[-1] = turns[-1].answered("take your time") if number == 0 else turns[-1]

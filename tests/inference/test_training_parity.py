@@ -51,9 +51,10 @@ def waveform(number, seconds):
 
 
 def plan(number, thinking, units):
-    mel = clip_log_mel(waveform(number, 0.5 + 0.2 * number), num_mels=80, window_seconds=1.0)
-    positions = int(adapter_length(CONFIG.listen.adapter, len(mel)))
-    return TurnPlan(Clip(mel, positions, 2), "", "", thinking, "I am so sorry.", units=units)
+    behind = CONFIG.listen.behind
+    mel = clip_log_mel(waveform(number, 0.5 + 0.2 * number), num_mels=80, window_seconds=1.0, behind=behind)
+    positions = int(adapter_length(CONFIG.listen.adapter, len(mel) - behind))
+    return TurnPlan(Clip(mel, positions, 2, behind=behind), "", "", thinking, "I am so sorry.", units=units)
 
 
 @pytest.mark.parametrize("thinks", [True, False])

@@ -126,6 +126,11 @@ def filled(mel, frames):
     return torch.from_numpy(mel).transpose(1, 2)
 
 
+def read_of(frames):
+    """Frames that are read of each clip: two frames behind it hold sound, too."""
+    return np.where(frames > 0, np.minimum(frames + 2, FRAMES), 0)
+
+
 def whisper_states(config, mel, frames):
     """The states of the stem and of every layer, and the final norm's output, by transformers."""
     reference = whisper.WhisperEncoder(transformers.WhisperConfig(**SIZES, attn_implementation="eager"))
@@ -135,7 +140,7 @@ def whisper_states(config, mel, frames):
     for layer in reference.layers:
         layer.register_forward_hook(lambda _, args, out: states.append(out[0] if isinstance(out, tuple) else out))
     with torch.no_grad():
-        last = reference(filled(mel.reshape(-1, FRAMES, MELS), frames.reshape(-1))).last_hidden_state
+        last = reference(filled(mel.reshape(-1, FRAMES, MELS), read_of(frames).reshape(-1))).last_hidden_state
     return states, last
 
 
@@ -233,8 +238,8 @@ def test_pooled_adapters_are_their_containers(kind):
         ours = getattr(model.adapter, name)
         layer.weight.data = torch.from_numpy(np.asarray(ours.kernel.get_value()).T.copy())
         layer.bias.data = torch.from_numpy(np.asarray(ours.bias.get_value()))
-    heard = np.where(frames > 0, np.minimum(frames + 2, FRAMES), 0).reshape(-1)  # two frames behind hold sound, too
-    features, count = filled(mel.reshape(-1, FRAMES, MELS), heard), torch.from_numpy(frames.reshape(-1))
+    features = filled(mel.reshape(-1, FRAMES, MELS), read_of(frames).reshape(-1))
+    count = torch.from_numpy(frames.reshape(-1))
     if kind == "mlp":
         mask = dict(input_features_mask=(torch.arange(FRAMES) < count[:, None]).long())
     else:
@@ -262,7 +267,7 @@ def test_a_mix_that_is_pooled_has_its_own_norm():
 def test_what_stands_after_a_clip_changes_nothing():
     model = random_model(configure("goat", "learned"))
     mel, frames = clips()
-    outside = np.arange(FRAMES)[:, None] >= frames[..., None, None]
+    outside = np.arange(FRAMES)[:, None] >= read_of(frames)[..., None, None]
     value, (grads, mel_grad) = gradients_jit(model, mel, frames)
     value_nan, (grads_nan, mel_grad_nan) = gradients_jit(model, np.where(outside, np.nan, mel), frames)
     assert value == value_nan

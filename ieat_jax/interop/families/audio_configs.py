@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ieat_jax.interop.families.configs import Reader, encoder_config
+from ieat_jax.interop.families.parts import inner_encoder
 from ieat_jax.model.config import ACTIVATIONS, AdapterConfig, ListenConfig, ModelConfig
 
 _FLAMINGO = {  # AudioFlamingo3's names of an encoder's sizes, and Whisper's
@@ -14,7 +15,7 @@ _FLAMINGO = {  # AudioFlamingo3's names of an encoder's sizes, and Whisper's
     "num_attention_heads": "encoder_attention_heads",
     "intermediate_size": "encoder_ffn_dim",
 }
-MODEL_TYPES = {"ultravox": "stack", "qwen2_audio": "linear", "audioflamingo3": "mlp"}  # the adapter of each
+_ADAPTERS = {"ultravox": "stack", "qwen2_audio": "linear", "audioflamingo3": "mlp"}
 
 
 def ultravox_config(
@@ -72,23 +73,22 @@ def audio_flamingo3_config(
     }
 
 
-def listen_config(config: Mapping[str, Any], *, where: str) -> ListenConfig:
-    """Listen of a container, the inverse of the functions above; a clip may be as long as the encoder's window.
+def listen_config(config: Mapping[str, Any], kind: str, *, where: str) -> ListenConfig:
+    """Listen of a container of this `kind`, the inverse of the functions above; a clip may be as long as the window.
 
     Raises:
-        ConfigFileError: another kind of model, a choice that is not supported, a key that is absent or of a wrong type.
+        ConfigFileError: a choice that is not supported, a key that is absent or of a wrong type.
     """
-    read = Reader(config, where)
-    kind = MODEL_TYPES.get(str(config.get("model_type")))
-    if kind is None:
-        raise read.fail(f"model_type {config.get('model_type')!r} is none of {', '.join(MODEL_TYPES)}")
-    audio = read.get("audio_config", dict)
-    audio = {_FLAMINGO.get(name, name): value for name, value in audio.items()} if kind == "mlp" else dict(audio)
-    encoder = encoder_config(audio | {"model_type": "whisper"}, where=f"{where}: audio_config")
+    read, adapter = Reader(config, where), _ADAPTERS[kind]
+    found = _stack(read) if adapter == "stack" else _pooled(read, adapter)
+    audio, place, _ = inner_encoder(config, kind, where=where)
+    if kind == "audioflamingo3":
+        audio = {_FLAMINGO.get(name, name): value for name, value in audio.items()}
+    encoder = encoder_config(audio | {"model_type": "whisper"}, where=place)
     return read.build(
         ListenConfig,
         encoder=encoder,
-        adapter=_stack(read) if kind == "stack" else _pooled(read, kind),
+        adapter=found,
         layer_mix="last",
         clip_seconds=encoder.max_positions / 50,
         padding="masked",
@@ -116,7 +116,7 @@ def _stack(read: Reader) -> AdapterConfig:
         AdapterConfig,
         kind="stack",
         stack_factor=read.get("stack_factor", int, 8),
-        stack_layers=read.layers("num_projector_layers") if read.config.get("num_projector_layers") else 0,
+        stack_layers=read.layers("num_projector_layers", none=True),
         hidden_width=read.get("hidden_size", int, 4096),
         activation=activation,
         norm_mid=read.get("projector_ln_mid", bool, False),

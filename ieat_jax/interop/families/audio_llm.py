@@ -1,31 +1,28 @@
 """Ultravox, Qwen2-Audio and AudioFlamingo3, from and to: encoder, projector and LLM in one set of tensors.
 
 One table of projectors, used both ways; the encoder's and the LLM's names are those of `whisper.py` and `llm.py`.
+`load_listen` is the door for Listen of all kinds of folders.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ieat_jax.interop.containers.source import (
-    ArraySource,
-    InteropError,
-    Part,
-    TensorSource,
-    check_tensors,
-    open_safetensors,
-    read_json,
-)
-from ieat_jax.interop.families import llm, whisper
-from ieat_jax.interop.families.audio_configs import MODEL_TYPES, listen_config
+from ieat_jax.interop.containers.source import InteropError, TensorSource, check_tensors, open_safetensors, read_json
+from ieat_jax.interop.families import goat_slm, llm, table, whisper
+from ieat_jax.interop.families.audio_configs import listen_config
 from ieat_jax.interop.families.configs import llm_config
+from ieat_jax.interop.families.goat_slm import open_goat
 from ieat_jax.interop.families.llm import EMBED, HEAD, LANGUAGE, Leaf
+from ieat_jax.interop.families.parts import inner_encoder, inner_llm, kind_of
+from ieat_jax.interop.families.table import Entry
 from ieat_jax.interop.families.whisper import PretrainedWhisper
 from ieat_jax.interop.verify import check_export
 from ieat_jax.model.config import EncoderConfig, ListenConfig, LLMConfig, ModelConfig
@@ -83,11 +80,18 @@ def projector_leaves(listen: ListenConfig, width: int) -> dict[str, Leaf]:
     return leaves
 
 
-def _layers(listen: ListenConfig) -> dict[str, Leaf]:
-    """{our name within a layer: leaf} of a projector's layers, which are the encoder's in kind."""
-    return (
-        whisper.layer_leaves(listen.encoder) if listen.adapter.kind == "stack" and listen.adapter.stack_layers else {}
-    )
+def listen_table(listen: ListenConfig, width: int) -> dict[str, Entry]:
+    """Encoder and projector of a container, by our names.
+
+    Raises:
+        InteropError: no container has the adapter.
+    """
+    found = whisper.table(listen.encoder, TOWER)
+    found |= table.single(projector_leaves(listen, width), OURS, PROJECTOR)
+    if listen.adapter.kind == "stack" and listen.adapter.stack_layers:  # they are the encoder's in kind
+        layers, numbers = whisper.layer_leaves(listen.encoder), range(listen.adapter.stack_layers)
+        found |= table.stack(layers, f"{OURS}layers.", PROJECTOR + "layers.{}.", numbers)
+    return found
 
 
 def listen_tensors(named: Mapping[str, Any], config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
@@ -96,18 +100,9 @@ def listen_tensors(named: Mapping[str, Any], config: ModelConfig) -> Iterator[tu
     Raises:
         InteropError: parameters are missing, mis-shaped or unexpected, or no container has the adapter.
     """
-    listen = config.listen
-    mine = {name.removeprefix(OURS): value for name, value in named.items() if name.startswith(OURS)}
-    outer, layers = projector_leaves(listen, config.llm.width), _layers(listen)
-    expected = {name: leaf.shape for name, leaf in outer.items()}
-    expected |= {f"layers.{name}": (listen.adapter.stack_layers, *leaf.shape) for name, leaf in layers.items()}
-    check_tensors(ArraySource(mine), expected, where="listen.adapter")
-    yield from whisper.to_huggingface(named, listen.encoder, prefix=TOWER)
-    for name, leaf in outer.items():
-        yield PROJECTOR + leaf.theirs, leaf.to_theirs(np.asarray(mine[name], np.float32))
-    for name, leaf in layers.items():
-        for index, row in enumerate(np.asarray(mine[f"layers.{name}"], np.float32)):
-            yield f"{PROJECTOR}layers.{index}.{leaf.theirs}", leaf.to_theirs(row)
+    found = listen_table(config.listen, config.llm.width)
+    table.check_ours(found, named, "listen.")
+    return table.write(found, named)
 
 
 def to_container(named: Mapping[str, Any], config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
@@ -127,12 +122,16 @@ def to_container(named: Mapping[str, Any], config: ModelConfig) -> Iterator[tupl
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedListen:
-    """Listen of a container: its sizes now, weights when asked for. `llm.load_llm` gives the LLM of the same folder."""
+    """Encoder and adapter of a model that has more parts: their sizes now, weights when asked for.
+
+    `llm.load_llm` gives the LLM of the same folder.
+    """
 
     spec: str  # where it is
     listen: ListenConfig
-    llm: LLMConfig
-    source: TensorSource  # their names
+    table: table.Table
+    check: Callable[[], None]  # names and shapes of all tensors of the folder
+    source: TensorSource
 
     @property
     def config(self) -> EncoderConfig:
@@ -146,56 +145,34 @@ class PretrainedListen:
             InteropError: as `weights`.
         """
         self._check(listen)
-        outer, layers = projector_leaves(self.listen, self.llm.width), _layers(self.listen)
-        found = self._encoder().shapes() | {OURS + name: leaf.shape for name, leaf in outer.items()}
-        count = self.listen.adapter.stack_layers
-        return found | {f"{OURS}layers.{name}": (count, *leaf.shape) for name, leaf in layers.items()}
+        return table.our_shapes(self.table)
 
     def weights(self, listen: ListenConfig) -> Iterator[tuple[str, np.ndarray]]:
         """(our name, float32 array) of encoder and adapter; one array at a time is in memory.
 
         Raises:
-            InteropError: `listen` is of another model, or tensors of the container are missing, mis-shaped or
-                unexpected: all of them are listed before the first is read. Or one is not finite.
+            InteropError: `listen` is of another model, or tensors of the folder are missing, mis-shaped or unexpected:
+                all of them are listed before the first is read. Or some are not finite.
         """
         self._check(listen)
-        return self._stream()
-
-    def _encoder(self) -> PretrainedWhisper:
-        return PretrainedWhisper(self.spec, self.listen.encoder, Part(self.source, TOWER), "")
+        return table.read(self.table, self.source)
 
     def _check(self, listen: ListenConfig) -> None:
         if differing := _differences(self.listen, listen):
             raise InteropError(f"{self.spec}: config.model.listen is of another model: {'; '.join(differing)}")
-        expected = {f"{TOWER}{name}": shape for name, shape in whisper.their_shapes(self.listen.encoder).items()}
-        for leaf in projector_leaves(self.listen, self.llm.width).values():
-            expected[PROJECTOR + leaf.theirs] = leaf.their_shape
-        for index in range(self.listen.adapter.stack_layers):
-            for leaf in _layers(self.listen).values():
-                expected[f"{PROJECTOR}layers.{index}.{leaf.theirs}"] = leaf.their_shape
-        expected |= {f"{LANGUAGE}{name}": shape for name, shape in llm.their_shapes(self.llm).items()}
-        ignore = rf"{re.escape(LANGUAGE)}({llm.ignored(self.llm)})"
-        check_tensors(self.source, expected, where=self.spec, ignore=ignore)
-
-    def _stream(self) -> Iterator[tuple[str, np.ndarray]]:
-        yield from self._encoder().weights()
-        for name, leaf in projector_leaves(self.listen, self.llm.width).items():
-            yield OURS + name, leaf.to_ours(self.source.get(PROJECTOR + leaf.theirs))
-        for name, leaf in _layers(self.listen).items():
-            stacked = np.empty((self.listen.adapter.stack_layers, *leaf.shape), np.float32)
-            for index, row in enumerate(stacked):
-                row[...] = leaf.to_ours(self.source.get(f"{PROJECTOR}layers.{index}.{leaf.theirs}"))
-            yield f"{OURS}layers.{name}", stacked
+        self.check()
 
 
 def _differences(theirs: ListenConfig, ours: ListenConfig) -> list[str]:
-    """What of Listen is not as the container has it; how long a clip may be is free."""
+    """What of Listen is not as the weights have it; how long a clip may be is free."""
     pairs = [("layer_mix", theirs.layer_mix, ours.layer_mix), ("padding", theirs.masked, ours.masked)]
     pairs += [
         (f"encoder.{item.name}", getattr(theirs.encoder, item.name), getattr(ours.encoder, item.name))
         for item in dataclasses.fields(theirs.encoder)
     ]
     fields = ["kind"]
+    if theirs.adapter.kind == "goat":
+        fields += ["num_layers", "num_heads", "num_kv_heads", "head_dim", "mlp_width", "conv_width", "rope_theta"]
     if theirs.adapter.kind == "stack":
         fields += ["stack_factor", "stack_layers"]
         fields += [] if theirs.adapter.stack_layers else ["hidden_width", "activation", "norm_mid"]
@@ -204,7 +181,7 @@ def _differences(theirs: ListenConfig, ours: ListenConfig) -> list[str]:
 
 
 def load_listen(spec: str) -> PretrainedWhisper | PretrainedListen:
-    """Encoder and adapter of a folder of Ultravox, Qwen2-Audio or AudioFlamingo3; else what `load_whisper` gives.
+    """Encoder and adapter of a folder of GOAT-SLM or of a container; else what `load_whisper` gives.
 
     Raises:
         InteropError: it is not there, cannot be read, or is neither.
@@ -213,13 +190,25 @@ def load_listen(spec: str) -> PretrainedWhisper | PretrainedListen:
     folder = Path(spec)
     if not (folder / "config.json").is_file():
         return whisper.load_whisper(spec)
+    if goat := open_goat(folder, spec):
+        return PretrainedListen(
+            spec, goat.listen, goat_slm.listen_table(goat.listen, goat.llm.width), goat.check, goat.source
+        )
     where = str(folder / "config.json")
     config = read_json(where)
-    if config.get("model_type") not in MODEL_TYPES:
+    kind = kind_of(config)
+    if kind is None:
         return whisper.load_whisper(spec)
     check_export(folder)
-    text = config.get("text_config")
-    if not isinstance(text, dict):
-        raise InteropError(f"{where}: no text_config in it; download the file again")
-    sizes = llm_config(text, where=f"{where}: text_config")
-    return PretrainedListen(spec, listen_config(config, where=where), sizes, open_safetensors(folder))
+    listen = listen_config(config, kind, where=where)
+    text, place, note = inner_llm(config, kind, where=where)
+    sizes = llm_config(text, where=place)
+    note = inner_encoder(config, kind, where=where)[2] + note
+    source, found = open_safetensors(folder), listen_table(listen, sizes.width)
+    check = functools.partial(_check_whole, spec + note, source, found, sizes)
+    return PretrainedListen(spec, listen, found, check, source)
+
+
+def _check_whole(where: str, source: TensorSource, listens: table.Table, sizes: LLMConfig) -> None:
+    expected = table.their_shapes(listens) | {LANGUAGE + name: shape for name, shape in llm.their_shapes(sizes).items()}
+    check_tensors(source, expected, where=where, ignore=rf"{re.escape(LANGUAGE)}({llm.ignored(sizes)})")

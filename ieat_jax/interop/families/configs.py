@@ -39,16 +39,23 @@ class Reader:
         if missing := [key for key in keys if key not in self.config]:
             raise self.fail(f"no {', '.join(missing)} in it; download the file again")
 
-    def layers(self, key: str) -> int:
+    def layers(self, key: str, *, none: bool = False) -> int:
         """A number of layers, which would be walked through one by one before a tensor is found missing.
+
+        `none`: there may be 0 of them, which is what an absent key says, too.
 
         Raises:
             ConfigFileError: no number, or more than anybody has.
         """
-        count = self.get(key, int)
+        count = self.count(key, 0, null=0) if none else self.get(key, int)
         if count > MAX_LAYERS:
             raise self.fail(f"{key} is {count}; at most {MAX_LAYERS} are believed")
         return count
+
+    def count(self, key: str, default: Any = REQUIRED, *, null: Any = REQUIRED) -> int:
+        """A whole number that may be 0; otherwise as `get`."""
+        zero = key in self.config and type(self.config[key]) is int and self.config[key] == 0
+        return 0 if zero else self.get(key, int, default, null=null)
 
     def build(self, config: Callable[..., Sizes], **sizes: Any) -> Sizes:
         """The configuration of these sizes, whose own checks do not know the file.

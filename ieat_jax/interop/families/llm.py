@@ -21,6 +21,7 @@ from ieat_jax.interop.containers.source import (
     read_json,
 )
 from ieat_jax.interop.families.configs import llm_config
+from ieat_jax.interop.families.parts import GOAT, inner_llm, kind_of
 from ieat_jax.interop.verify import check_export
 from ieat_jax.model.config import LLMConfig, ModelConfig
 from ieat_jax.storage import local_path
@@ -56,6 +57,8 @@ _LAYER_TABLE = (
 _ROTARY_BUFFERS = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\..*"
 HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
 LANGUAGE = "language_model."  # where an LLM's names begin in a model that has more parts
+GOAT_LANGUAGE = "llm_model."  # in a GOAT-SLM,
+SPEAKS = ("speech_generator.", "emb_unit.", "head_unit.")  # among whose names are Speak's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +143,7 @@ class PretrainedLLM:
     config: LLMConfig
     tokenizer: Callable[[], TextTokenizer]
     source: TensorSource  # Hugging Face names
+    note: str = ""  # what its config.json leaves to defaults
 
     def shapes(self, config: ModelConfig) -> dict[str, tuple[int, ...]]:
         """{our name: shape} of Think and Write in what `weights` gives, and what it checks is checked.
@@ -175,7 +179,8 @@ class PretrainedLLM:
         ]
         if differing:
             raise InteropError(f"{self.spec}: config.model.llm is of another LLM: {'; '.join(differing)}")
-        check_tensors(self.source, their_shapes(config.llm), where=self.spec, ignore=ignored(config.llm))
+        where = self.spec + self.note
+        check_tensors(self.source, their_shapes(config.llm), where=where, ignore=ignored(config.llm))
 
     def _stream(self, config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
         copied = config.speak.enabled
@@ -234,12 +239,14 @@ def open_llm_folder(folder: Path, spec: str = "") -> PretrainedLLM:
         InteropError: it cannot be read, or is not a Llama, Qwen2 or Qwen3.
     """
     where = str(folder / "config.json")
-    found, prefix = read_json(where), ""
-    if isinstance(found.get("text_config"), dict):  # the LLM of an Ultravox, Qwen2-Audio or AudioFlamingo3
-        found, prefix, where = found["text_config"], LANGUAGE, f"{where}: text_config"
+    but: tuple[str, ...] = ()
+    found, prefix, note = read_json(where), "", ""
+    if kind := kind_of(found):
+        found, where, note = inner_llm(found, kind, where=where)
+        prefix, but = (GOAT_LANGUAGE, SPEAKS) if kind == GOAT else (LANGUAGE, ())
     config = llm_config(found, where=where)
-    source = Part(open_safetensors(folder), prefix)
-    return PretrainedLLM(spec or str(folder), config, lambda: load_tokenizer(folder), source)
+    source = Part(open_safetensors(folder), prefix, but)
+    return PretrainedLLM(spec or str(folder), config, lambda: load_tokenizer(folder), source, note)
 
 
 def _package_file(name: str) -> Path:

@@ -22,6 +22,7 @@ from ieat_jax.interop.containers.source import (
 )
 from ieat_jax.interop.families.configs import encoder_config
 from ieat_jax.interop.families.llm import Leaf
+from ieat_jax.interop.families.table import Entry, single, stack
 from ieat_jax.interop.verify import check_export
 from ieat_jax.model.config import EncoderConfig
 from ieat_jax.storage import local_path
@@ -90,6 +91,12 @@ def layer_leaves(config: EncoderConfig) -> dict[str, Leaf]:
         else:
             leaves[ours] = Leaf(theirs, out, (math.prod(out),), False)
     return leaves
+
+
+def table(config: EncoderConfig, prefix: str) -> dict[str, Entry]:
+    """{our name: entry} of an encoder whose names there begin with `prefix`."""
+    layers = stack(layer_leaves(config), f"{OURS}layers.", prefix + "layers.{}.", range(config.num_layers))
+    return single(outer_leaves(config), OURS, prefix) | layers
 
 
 def their_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
