@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers import tiny_run
+from helpers import taught_run, tiny_run
 
 from ieat_jax.inference.generator import Generator
 
@@ -40,7 +40,7 @@ def differences(again, stored):
             yield f"{kind} of {sizes[0]} bytes, stored are {sizes[1]}"
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [FOLDER / "ieat_tour.ipynb"], ids=lambda path: path.stem)
 def test_a_notebook_prints_what_is_stored_in_it(path):
     notebook = json.loads(path.read_text(encoding="utf-8"))
     stored = [cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
@@ -70,6 +70,21 @@ def test_the_tour_shows_a_run_of_the_readers_own(tmp_path, monkeypatch):
     )
     (page,) = outputs[-1][0]["data"]["text/html"]
     assert page.count("<audio") == page.count("<img") == page.count(" -&gt; ") == 2
+
+
+def test_an_exported_run_says_the_same_in_transformers(tmp_path):
+    """What is stored was made with the quick start's run; here, with one that has learned its dialogues by heart."""
+    run = tiny_run.save_run(tmp_path / "run", model=taught_run.taught_run().model)
+    notebook = json.loads((FOLDER / "export.ipynb").read_text(encoding="utf-8"))
+    first, *cells = (cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    assert [line.split(" = ")[0] for line in first["source"]] == ["RUN", "TEXTS"]
+    texts = taught_run.SAID[:3]
+    own = {"cell_type": "code", "source": [f"RUN, TEXTS = {str(run)!r}, {texts!r}"]}
+    printed = ["".join(outputs[0]["text"]) for outputs in executor().run_cells({"cells": [own, *cells]}) if outputs]
+    for said in (printed[0], printed[2]):
+        assert all(f"says:   {reply}" in said for reply in taught_run.REPLIES[:3])
+        assert all(f"thinks: {thought}" in said for thought in taught_run.THOUGHT[:3])
+    assert "llm/model.safetensors" in printed[1]
 
 
 def test_a_picture_that_changed_is_noticed():
