@@ -66,9 +66,11 @@ class InitConfig(Section):
     """Where a run's first parameters come from."""
 
     AT: ClassVar[str] = "config.init"
-    checkpoint: str = text()  # an earlier run, or an export of one: gives every parameter that has the same name
-    llm: str = text()  # LLM weights: package:NAME, gguf:FILE or a Hugging Face folder
-    whisper: str = text()  # Whisper weights: package:NAME or a Hugging Face folder, perhaps with an adapter
+    checkpoint: str = (
+        text()
+    )  # an earlier run, or an export of one (hf:ORG/NAME, too): gives every parameter that has the same name
+    llm: str = text()  # LLM weights: package:NAME, gguf:FILE, hf:ORG/NAME@REVISION or a Hugging Face folder
+    whisper: str = text()  # Whisper weights: as the LLM's, but for gguf; perhaps with an adapter
     # regexes of parameters that may start from random numbers although weights are loaded
     allow_new: tuple[str, ...] = tuple_of((), "regular expressions", is_regex)
     speak_from_write: bool = flag(True)  # a new Speak starts as a copy of Write's layers

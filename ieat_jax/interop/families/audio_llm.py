@@ -27,8 +27,10 @@ from ieat_jax.interop.families.audio_configs import MODEL_TYPES, listen_config
 from ieat_jax.interop.families.configs import llm_config
 from ieat_jax.interop.families.llm import EMBED, HEAD, LANGUAGE, Leaf
 from ieat_jax.interop.families.whisper import PretrainedWhisper
+from ieat_jax.interop.hub import PREFIX, weights_path
 from ieat_jax.interop.verify import check_export
 from ieat_jax.model.config import EncoderConfig, ListenConfig, LLMConfig, ModelConfig
+from ieat_jax.model.landing import Piece, whole
 
 TOWER, PROJECTOR = "audio_tower.", "multi_modal_projector."
 OURS = "listen.adapter."
@@ -158,8 +160,16 @@ class PretrainedListen:
             InteropError: `listen` is of another model, or tensors of the container are missing, mis-shaped or
                 unexpected: all of them are listed before the first is read. Or one is not finite.
         """
+        return whole(self.pieces(listen), self.shapes(listen))
+
+    def pieces(self, listen: ListenConfig) -> Iterator[Piece]:
+        """What `weights` gives, a layer at a time.
+
+        Raises:
+            InteropError: as `weights`.
+        """
         self._check(listen)
-        return self._stream()
+        return self._pieces()
 
     def _encoder(self) -> PretrainedWhisper:
         return PretrainedWhisper(self.spec, self.listen.encoder, Part(self.source, TOWER), "")
@@ -177,15 +187,16 @@ class PretrainedListen:
         ignore = rf"{re.escape(LANGUAGE)}({llm.ignored(self.llm)})"
         check_tensors(self.source, expected, where=self.spec, ignore=ignore)
 
-    def _stream(self) -> Iterator[tuple[str, np.ndarray]]:
-        yield from self._encoder().weights()
+    def _pieces(self) -> Iterator[Piece]:
+        yield from self._encoder().pieces()
         for name, leaf in projector_leaves(self.listen, self.llm.width).items():
-            yield OURS + name, leaf.to_ours(self.source.get(PROJECTOR + leaf.theirs))
-        for name, leaf in _layers(self.listen).items():
-            stacked = np.empty((self.listen.adapter.stack_layers, *leaf.shape), np.float32)
-            for index, row in enumerate(stacked):
-                row[...] = leaf.to_ours(self.source.get(f"{PROJECTOR}layers.{index}.{leaf.theirs}"))
-            yield f"{OURS}layers.{name}", stacked
+            array = leaf.to_ours(self.source.get(PROJECTOR + leaf.theirs))
+            yield Piece(OURS + name, (0,) * array.ndim, array)
+        count = self.listen.adapter.stack_layers
+        yield from whisper.layer_pieces(f"{OURS}layers.", _layers(self.listen), count, self._layer)
+
+    def _layer(self, index: int, name: str) -> np.ndarray:
+        return self.source.get(f"{PROJECTOR}layers.{index}.{name}")
 
 
 def _differences(theirs: ListenConfig, ours: ListenConfig) -> list[str]:
@@ -210,7 +221,7 @@ def load_listen(spec: str) -> PretrainedWhisper | PretrainedListen:
         InteropError: it is not there, cannot be read, or is neither.
         ModelConfigError: sizes that cannot be built.
     """
-    folder = Path(spec)
+    folder = weights_path(spec, "Whisper") if spec.startswith(PREFIX) else Path(spec)
     if not (folder / "config.json").is_file():
         return whisper.load_whisper(spec)
     where = str(folder / "config.json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from ieat_jax.interop.containers.source import (
 )
 from ieat_jax.interop.families.configs import encoder_config
 from ieat_jax.interop.families.llm import Leaf
+from ieat_jax.interop.hub import weights_path
 from ieat_jax.interop.verify import check_export
 from ieat_jax.model.config import EncoderConfig
+from ieat_jax.model.landing import Piece, whole
 from ieat_jax.storage import local_path
 
 OURS = "listen.encoder."
@@ -128,25 +130,42 @@ class PretrainedWhisper:
         Raises:
             InteropError: tensors are missing, mis-shaped or unexpected.
         """
+        return whole(self.pieces(), self.shapes())
+
+    def pieces(self) -> Iterator[Piece]:
+        """What `weights` gives, a layer at a time.
+
+        Raises:
+            InteropError: as `weights`.
+        """
         self._check()
-        return self._stream()
+        return self._pieces()
 
     def _check(self) -> None:
         expected = {self.prefix + name: shape for name, shape in their_shapes(self.config).items()}
         check_tensors(self.source, expected, where=self.spec, ignore=_NOT_THE_ENCODER)
 
-    def _stream(self) -> Iterator[tuple[str, np.ndarray]]:
+    def _pieces(self) -> Iterator[Piece]:
         for name, leaf in outer_leaves(self.config).items():
-            yield OURS + name, leaf.to_ours(self.source.get(self.prefix + leaf.theirs))
-        for name, leaf in layer_leaves(self.config).items():
-            stacked = np.empty((self.config.num_layers, *leaf.shape), np.float32)
-            for index, row in enumerate(stacked):
-                row[...] = leaf.to_ours(self.source.get(f"{self.prefix}layers.{index}.{leaf.theirs}"))
-            yield f"{OURS}layers.{name}", stacked
+            yield Piece(OURS + name, (0,) * len(leaf.shape), leaf.to_ours(self.source.get(self.prefix + leaf.theirs)))
+        yield from layer_pieces(f"{OURS}layers.", layer_leaves(self.config), self.config.num_layers, self._layer)
+
+    def _layer(self, index: int, name: str) -> np.ndarray:
+        return self.source.get(f"{self.prefix}layers.{index}.{name}")
+
+
+def layer_pieces(
+    before: str, leaves: Mapping[str, Leaf], count: int, get: Callable[[int, str], np.ndarray]
+) -> Iterator[Piece]:
+    """Pieces of `count` layers, of which `get(layer, name)` reads a tensor; `before` stands before our names."""
+    for name, leaf in leaves.items():
+        for index in range(count):
+            array = leaf.to_ours(get(index, leaf.theirs))[None]
+            yield Piece(before + name, (index, *(0,) * len(leaf.shape)), array)
 
 
 def load_whisper(spec: str) -> PretrainedWhisper:
-    """A public Whisper by `package:NAME`, `ctranslate2:FILE or FOLDER`, or a Hugging Face folder.
+    """A public Whisper by `package:NAME`, `ctranslate2:FILE or FOLDER`, `hf:ORG/NAME@REVISION`, or such a folder.
 
     Raises:
         InteropError: it is not there, cannot be read, or is not a Whisper.
@@ -159,12 +178,12 @@ def load_whisper(spec: str) -> PretrainedWhisper:
     if kind == "ctranslate2":
         path = local_path(rest, "Whisper")
         return _from_ctranslate2(spec, [path / "model.bin" if path.is_dir() else path])
-    folder = local_path(spec, "Whisper")
+    folder = weights_path(spec, "Whisper")
     check_export(folder)
     if not folder.is_dir():
         raise InteropError(
-            f"{spec}: there is no such folder; a Whisper is given by a Hugging Face folder, ctranslate2:FILE, or "
-            f"{' or '.join(f'package:{name}' for name in PACKAGES)}"
+            f"{spec}: there is no such folder; a Whisper is given by a Hugging Face folder, "
+            f"hf:ORG/NAME@REVISION, ctranslate2:FILE, or {' or '.join(f'package:{name}' for name in PACKAGES)}"
         )
     return open_whisper_folder(folder, spec)
 
