@@ -12,6 +12,7 @@ import numpy as np
 
 from ieat_jax.model.abstract import place
 
+NO_MESH = jax.sharding.Mesh(np.empty((), object), ())
 AT_ONCE = 1 << 26  # numbers of an array that is put together on the host: 256 MiB of float32
 
 
@@ -60,26 +61,40 @@ def _filled(shape: tuple[int, ...], parts: Iterable[Piece]) -> np.ndarray:
 
 def _landed(leaf: jax.ShapeDtypeStruct, parts: Iterable[Piece]) -> jax.Array:
     """Every device has its own block of the array, and of each piece what lies in that block is written into it."""
-    where, there = leaf.sharding.addressable_devices_indices_map(leaf.shape), {}
-    bounds = {}
-    for device, index in where.items():
-        bounds[device] = [each.indices(size)[:2] for each, size in zip(index, leaf.shape, strict=True)]
-        there[device] = jnp.zeros([end - begin for begin, end in bounds[device]], leaf.dtype, device=device)
-    for _, start, block in parts:
-        for device, limits in bounds.items():
-            ends = [at + size for at, size in zip(start, block.shape, strict=True)]
-            inside = [(max(low, at), min(high, end)) for (low, high), at, end in zip(limits, start, ends, strict=True)]
-            if any(begin >= end for begin, end in inside):
-                continue
-            mine = block[tuple(slice(b - at, e - at) for (b, e), at in zip(inside, start, strict=True))]
-            to = [np.int32(begin - low) for (begin, _), (low, _) in zip(inside, limits, strict=True)]
-            there[device] = _write(there[device], jax.device_put(np.ascontiguousarray(mine, leaf.dtype), device), to)
-        jax.block_until_ready(list(there.values()))  # no more than one piece is under way
-    return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, list(there.values()))
+    blocks = [_Block(leaf, *item) for item in leaf.sharding.addressable_devices_indices_map(leaf.shape).items()]
+    for _, start, piece in parts:
+        for block in blocks:
+            block.write(start, piece)
+        jax.block_until_ready([block.array for block in blocks])  # no more than one piece is under way
+    return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, [block.array for block in blocks])
 
 
-def _update(array: jax.Array, block: jax.Array, start: list[Any]) -> jax.Array:
-    return jax.lax.dynamic_update_slice(array, block, start)
+class _Block:
+    """What one device has of an array."""
+
+    def __init__(self, leaf: jax.ShapeDtypeStruct, device: jax.Device, index: tuple[slice, ...]):
+        self.device = device
+        self.limits = [each.indices(size)[:2] for each, size in zip(index, leaf.shape, strict=True)]
+        self.array = jnp.zeros([high - low for low, high in self.limits], leaf.dtype, device=device)
+
+    def write(self, start: tuple[int, ...], piece: np.ndarray) -> None:
+        """Write what of a piece, which stands at `start` in the array, lies in this block."""
+        inside = [
+            (max(low, at), min(high, at + size))
+            for (low, high), at, size in zip(self.limits, start, piece.shape, strict=True)
+        ]
+        if any(begin >= end for begin, end in inside):
+            return
+        mine = piece[tuple(slice(begin - at, end - at) for (begin, end), at in zip(inside, start, strict=True))]
+        to = [np.int32(begin - low) for (begin, _), (low, _) in zip(inside, self.limits, strict=True)]
+        with jax.set_mesh(NO_MESH):  # one device at a time, whatever mesh is in use
+            self.array = _write(
+                self.array, jax.device_put(np.ascontiguousarray(mine, self.array.dtype), self.device), to
+            )
+
+
+def _update(array: jax.Array, piece: jax.Array, start: list[Any]) -> jax.Array:
+    return jax.lax.dynamic_update_slice(array, piece, start)
 
 
 _write = jax.jit(_update, donate_argnums=0)

@@ -48,7 +48,9 @@ def text_generator(spec: str, system_text: str, *, max_response: int = 24, batch
     abstract = abstract_model(config, None)
     weights = dict(land(llm.pieces(config), named_leaves(abstract)))
     # Listen and the emotion heads are never used: text turns have no clips.
-    model = map_named(lambda name, leaf: weights[name] if name in weights else jnp.zeros_like(leaf), abstract)
+    model = map_named(
+        lambda name, leaf: weights[name] if name in weights else jnp.zeros(leaf.shape, leaf.dtype), abstract
+    )
     chat = ChatFormat(llm.tokenizer(), thinks=False, system_text=system_text)
     return Generator(model, config, chat, sampling=GREEDY, limits=Limits(response=max_response), batch_size=batch_size)
 

@@ -63,7 +63,7 @@ def sizes_of(kind):
 
 
 def write(kind, folder):
-    """A whole folder of weights in two shards."""
+    """A whole folder of weights in a few shards."""
     config = sizes_of(kind)
     named, text = arrays(config), llm.huggingface_config(config.llm, max_positions=256)
     if kind == "whisper":
@@ -74,8 +74,9 @@ def write(kind, folder):
     else:
         tensors, told = llm.to_huggingface(named, config), text
         told |= {"model_type": kind} | ({"sliding_window": None} if kind == "mistral" else {})
-    size = sum(array.nbytes for array in named.values())
-    assert write_tensors(folder, tensors, "float32", shard_bytes=size // 3)
+    tensors = dict(tensors)
+    size = sum(array.nbytes for array in tensors.values())
+    assert write_tensors(folder, tensors.items(), "float32", shard_bytes=size // 2)
     write_json(folder / "config.json", told)
     assert len(shards(folder)) > 1
 
