@@ -181,10 +181,12 @@ class Attention(nnx.Module):
         self.v = project("v", num_kv_heads, "kv_heads", keys[2])
         out = (("heads", None), ("embed",))
         self.o = Linear((num_heads, head_dim), width, keys[3], bias="o" in biases, names=out, gain=gain)
-        self.q_norm = self.k_norm = None
-        if qk_norm_eps is not None:
-            self.q_norm = RMSNorm((num_heads, head_dim) if norm_heads else head_dim, qk_norm_eps, "heads")
-            self.k_norm = RMSNorm((num_kv_heads, head_dim) if norm_heads else head_dim, qk_norm_eps, "kv_heads")
+
+        def normalise(heads: int, name: str) -> RMSNorm | None:
+            shape = (heads, head_dim) if norm_heads else head_dim
+            return None if qk_norm_eps is None else RMSNorm(shape, qk_norm_eps, name)
+
+        self.q_norm, self.k_norm = normalise(num_heads, "heads"), normalise(num_kv_heads, "kv_heads")
 
     def project(self, x: jax.Array, rotation: Rotation | None) -> tuple[jax.Array, jax.Array, jax.Array]:
         """[B, T, D] -> q [B, T, H, hd], k and v [B, T, K, hd]; `rotation` None = no RoPE."""

@@ -54,7 +54,9 @@ def served(repositories, tmp_path, monkeypatch):
     """The hub, and a cache of this test."""
     module._fetched.cache_clear()
     with fake_hub(repositories, private=("secret/llm",)) as hub:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)  # of HF_ENDPOINT, which is read once
+        template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
         monkeypatch.delenv("HF_TOKEN", raising=False)
