@@ -116,7 +116,7 @@ def _stack(read: Reader) -> AdapterConfig:
         AdapterConfig,
         kind="stack",
         stack_factor=read.get("stack_factor", int, 8),
-        stack_layers=read.layers("num_projector_layers") if read.config.get("num_projector_layers") else 0,
+        stack_layers=0 if read.config.get("num_projector_layers") in (None, 0) else read.layers("num_projector_layers"),
         hidden_width=read.get("hidden_size", int, 4096),
         activation=activation,
         norm_mid=read.get("projector_ln_mid", bool, False),

@@ -226,7 +226,7 @@ def load_listen(spec: str) -> PretrainedWhisper | PretrainedListen:
         return whisper.load_whisper(spec)
     where = str(folder / "config.json")
     config = read_json(where)
-    if config.get("model_type") not in MODEL_TYPES:
+    if str(config.get("model_type")) not in MODEL_TYPES:
         return whisper.load_whisper(spec)
     check_export(folder)
     text = config.get("text_config")
