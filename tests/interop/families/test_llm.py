@@ -321,9 +321,10 @@ def test_a_tied_file_may_repeat_its_table_but_not_hold_another_head(edited):
     table = reference("llama").state_dict()["model.embed_tokens.weight"].numpy()
     llm = edited("llama", {"lm_head.weight": table.copy()})
     assert "write.head" not in dict(llm.weights(model_config(llm.config)))
-    llm = edited("llama", {"lm_head.weight": table + 1})
-    with pytest.raises(InteropError, match=r"tie_word_embeddings is true, but lm_head\.weight differs"):
-        list(llm.weights(model_config(llm.config)))
+    for other in (table + 1, np.ones((2, 3), np.float32)):
+        llm = edited("llama", {"lm_head.weight": other})
+        with pytest.raises(InteropError, match=r"tie_word_embeddings is true, but lm_head\.weight differs"):
+            list(llm.weights(model_config(llm.config)))
 
 
 def test_a_config_of_another_llm_is_refused_field_by_field(folder):
