@@ -123,6 +123,7 @@ def test_every_published_size_is_read(size):
         encoder_layers=layers,
         d_model=width,
         encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
         encoder_ffn_dim=4 * width,
         num_mel_bins=mels,
     )
