@@ -13,6 +13,7 @@ speak.py                             its speech as units, of a run that speaks, 
     step(parameters, token [B], position [B], memory)                          -> logits [B,V], states [B,D], memory
     speak(parameters, states [B,D], group [B,4], position [B], memory)         -> unit logits [B,4,U], memory
 
+`frames` counts a clip's own; in `mel` so many more follow as `frames_behind` in shapes.json says, up to F.
 `place` says which position of `heard` stands at a token, -1 = none. `memory` is a list of arrays, T the context length.
 Speak reads Think's `states` one by one, with the units of the group before (-1 = none); its own memory begins as zeros
 of the shapes that `voice` in shapes.json names.
@@ -64,6 +65,7 @@ def write(run: Run, folder: Path, dtype: str) -> dict[str, int]:
     chat = ChatFormat.from_config(run.tokenizer, run.config.chat)
     pieces = ("system", "user_open", "user_close", "think_open", "think_close", "empty_think", "end_of_turn")
     sizes = {"context": length, "frames": _frames(config), "heard": _heard(config), "width": config.llm.width}
+    sizes["frames_behind"] = config.listen.behind or 0
     told = {name: getattr(chat, name) for name in pieces}
     told |= {"system": chat.system(), "speech_system": chat.speech_system()}
     if "speak" in made:

@@ -31,7 +31,7 @@ for case in json.load(open(sys.argv[2])):
     if case["mel"]:
         mel = np.zeros((1, run.SHAPES["frames"], run.SHAPES["mels"]), np.float32)
         mel[0, : len(case["mel"])] = case["mel"]
-        heard = run.LISTEN(weights, mel, np.int32([len(case["mel"])]))
+        heard = run.LISTEN(weights, mel, np.int32([len(case["mel"]) - run.SHAPES["frames_behind"]]))
     made, states = run.reply(weights, case["tokens"], heard, case["place"])
     said.append([made, speak.units(weights, case["tokens"], made, states, case["turn"])])
 assert "ieat_jax" not in sys.modules and "flax" not in sys.modules
