@@ -66,11 +66,13 @@ class InitConfig(Section):
     """Where a run's first parameters come from."""
 
     AT: ClassVar[str] = "config.init"
-    checkpoint: str = text()  # an earlier run, or an export of one: gives every parameter that has the same name
-    llm: str = text()  # LLM weights: package:NAME, gguf:FILE or a Hugging Face folder
-    # Whisper weights: package:NAME or a Hugging Face folder, perhaps with an adapter
+    # an earlier run, or an export of one (hf:ORG/NAME@REVISION, too): gives every parameter that has the same name
+    checkpoint: str = text()
+    llm: str = text()  # LLM weights: package:NAME, gguf:FILE, hf:ORG/NAME@REVISION or a Hugging Face folder
+    # Whisper weights: package:NAME, ctranslate2:FILE, hf:ORG/NAME@REVISION or such a folder, perhaps with an adapter
     whisper: str = text()
-    speak: str = text()  # Speak's weights: folder of a GOAT-SLM; '' = those of init.checkpoint, or a copy of Write's
+    # Speak's weights: folder or hf:ORG/NAME@REVISION of a GOAT-SLM; '' = those of init.checkpoint, or a copy of Write's
+    speak: str = text()
     # regexes of parameters that may start from random numbers although weights are loaded
     allow_new: tuple[str, ...] = tuple_of((), "regular expressions", is_regex)
     speak_from_write: bool = flag(True)  # a new Speak starts as a copy of Write's layers

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jax.sharding import Mesh
 
 from ieat_jax.audio.codec import check_identity
@@ -18,8 +17,9 @@ from ieat_jax.interop.families.llm import open_llm_folder
 from ieat_jax.interop.families.whisper import open_whisper_folder
 from ieat_jax.interop.formats.huggingface import ELSEWHERE, LLM, SPEECH, WHISPER
 from ieat_jax.interop.verify import CONFIG, check_export, is_export
-from ieat_jax.model.abstract import abstract_model, place
+from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.config import ModelConfig
+from ieat_jax.model.landing import Piece, land
 from ieat_jax.model.names import named_leaves
 from ieat_jax.model.partition import join
 from ieat_jax.runs import manifest
@@ -44,7 +44,7 @@ def open_run(path: str | Path, *, step: int | None = None, mesh: Mesh | None = N
     if step not in (None, run.step):
         raise InteropError(f"{path}: is an export of step {run.step}; there is no step {step}")
     wanted = named_leaves(run.model)
-    arrays = {name: place(value, wanted[name]) for name, value in _tensors(Path(path), run.config.model)}
+    arrays = dict(land(_pieces(Path(path), run.config.model), wanted))
     return Run(**(vars(run) | {"model": join(run.model, arrays, {})}))
 
 
@@ -83,10 +83,11 @@ def _metadata(about: Mapping[str, Any]) -> dict[str, Any]:
     return {"step": about["step"]} | ({} if about["codec"] is None else {"codec": about["codec"]})
 
 
-def _tensors(path: Path, config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
-    """(our name, array) of everything, one array at a time."""
-    yield from open_whisper_folder(path / WHISPER).weights()
-    copied = "speak."  # which an LLM gives as copies; Speak's own come last
-    yield from (item for item in open_llm_folder(path / LLM).weights(config) if not item[0].startswith(copied))
+def _pieces(path: Path, config: ModelConfig) -> Iterator[Piece]:
+    """Everything, by our names."""
+    yield from open_whisper_folder(path / WHISPER).pieces()
+    yield from open_llm_folder(path / LLM).pieces(config)
     speech = open_safetensors(path / SPEECH)
-    yield from ((name, speech.get(name)) for name in speech.names())
+    for name in speech.names():
+        rank = len(speech.shape(name))
+        yield from (Piece(name, (first, *(0,) * (rank - 1))[:rank], rows) for first, rows in speech.blocks(name))

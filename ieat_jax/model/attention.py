@@ -31,16 +31,50 @@ class Rotation(NamedTuple):
     sin: jax.Array
 
 
-def rope(positions: jax.Array, head_dim: int, theta: float, scaling: tuple[float, ...] | None = None) -> Rotation:
-    """RoPE (Su et al. 2021) at `positions` [B, T]; `scaling` = Llama 3.1's (factor, low, high, original length)."""
+def rope(
+    positions: jax.Array,
+    head_dim: int,
+    theta: float,
+    scaling: tuple[float | str, ...] | None = None,
+    segment_ids: jax.Array | None = None,
+) -> Rotation:
+    """RoPE (Su et al. 2021) at `positions` [B, T], scaled as `config.model.llm.rope_scaling` says.
+
+    `segment_ids` [B, T]: the sequences in a row, which 'dynamic' scales by their lengths; None = one. Formulas of
+    transformers, `modeling_rope_utils.py`. A decoding step knows of a sequence what is there by then, as in
+    transformers: keys that are in the cache keep the 'dynamic' scale that they came with.
+    """
     frequencies = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
-    if scaling is not None:
-        factor, low, high, original = scaling
+    kind, *numbers = (None,) if scaling is None else scaling if isinstance(scaling[0], str) else ("llama3", *scaling)
+    attention = 1.0
+    if kind == "llama3":
+        factor, low, high, original = numbers
         turns = original * frequencies / (2 * math.pi)  # full turns within the original length
         smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
         frequencies = frequencies * (smooth + (1 - smooth) / factor)
+    elif kind == "linear":
+        frequencies = frequencies / numbers[0]
+    elif kind == "yarn":
+        factor, original, fast, slow, attention = numbers
+        at = [head_dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta)) for turns in (fast, slow)]
+        low, high = max(math.floor(at[0]), 0), min(math.ceil(at[1]), head_dim - 1)
+        ramp = np.clip((np.arange(head_dim // 2) - low) / (high - low if high != low else 0.001), 0.0, 1.0)
+        frequencies = frequencies * (1 - ramp + ramp / factor)
     angles = positions[..., None, None].astype(jnp.float32) * frequencies.astype(np.float32)
-    return Rotation(jnp.cos(angles), jnp.sin(angles))
+    if kind == "dynamic":
+        factor, original = numbers
+        lengths = _lengths(positions, segment_ids).astype(jnp.float32)[..., None, None]
+        growth = factor * jnp.maximum(lengths, original) / original - (factor - 1)
+        angles = angles * growth ** (-np.arange(0, head_dim, 2, dtype=np.float32) / max(head_dim - 2, 1))
+    return Rotation(attention * jnp.cos(angles), attention * jnp.sin(angles))
+
+
+def _lengths(positions: jax.Array, segment_ids: jax.Array | None) -> jax.Array:
+    """The length of the sequence that each token is of: one more than its highest position, [B, T]."""
+    if segment_ids is None:
+        segment_ids = jnp.zeros_like(positions)
+    same = segment_ids[:, :, None] == whole(segment_ids)[:, None]
+    return jnp.max(jnp.where(same, whole(positions)[:, None], 0), axis=-1) + 1
 
 
 def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:
@@ -130,9 +164,13 @@ class Attention(nnx.Module):
         *,
         biases: str = "",
         qk_norm_eps: float | None = None,
+        norm_heads: bool = False,
         gain: float = 1.0,
     ):
-        """`biases`: which projections have one, letters of 'qkvo'; `qk_norm_eps`: RMSNorm on q and k (Qwen3)."""
+        """`biases`: which projections have one, letters of 'qkvo'.
+
+        `qk_norm_eps`: RMSNorm on each head of q and k (Qwen3), or, with `norm_heads`, on all heads as one (OLMo 2).
+        """
         keys = jax.random.split(key, 4)
 
         def project(letter: str, heads: int, name: str, key: jax.Array) -> Linear:
@@ -143,8 +181,12 @@ class Attention(nnx.Module):
         self.v = project("v", num_kv_heads, "kv_heads", keys[2])
         out = (("heads", None), ("embed",))
         self.o = Linear((num_heads, head_dim), width, keys[3], bias="o" in biases, names=out, gain=gain)
-        self.q_norm = None if qk_norm_eps is None else RMSNorm(head_dim, qk_norm_eps)
-        self.k_norm = None if qk_norm_eps is None else RMSNorm(head_dim, qk_norm_eps)
+
+        def normalise(heads: int, name: str) -> RMSNorm | None:
+            shape = (heads, head_dim) if norm_heads else head_dim
+            return None if qk_norm_eps is None else RMSNorm(shape, qk_norm_eps, name)
+
+        self.q_norm, self.k_norm = normalise(num_heads, "heads"), normalise(num_kv_heads, "kv_heads")
 
     def project(self, x: jax.Array, rotation: Rotation | None) -> tuple[jax.Array, jax.Array, jax.Array]:
         """[B, T, D] -> q [B, T, H, hd], k and v [B, T, K, hd]; `rotation` None = no RoPE."""

@@ -18,9 +18,25 @@ ACTIVATIONS = ("swiglu", "silu", "gelu", "relu")
 PADDINGS = ("auto", "heard", "masked")
 
 
+# How RoPE is scaled, and the numbers behind the name; Llama 3's has four, and no name.
+ROPE_KINDS = {
+    "linear": ("factor",),
+    "dynamic": ("factor", "length"),
+    "yarn": ("factor", "length", "beta_fast", "beta_slow", "attention_factor"),
+}
+
+
+def _is_scaling(value: tuple[float | str, ...]) -> bool:
+    named = value[:1] and isinstance(value[0], str)
+    count = len(ROPE_KINDS.get(str(value[0]), ())) if named else 4
+    numbers = value[1:] if named else value
+    return 0 < len(numbers) == count and all(type(each) in (int, float) and 0 < each < float("inf") for each in numbers)
+
+
 ROPE_SCALING = Allowed(
-    "None or (factor, low_freq_factor, high_freq_factor, original length)",
-    lambda value: len(value) == 4 and all(type(each) in (int, float) and 0 < each < float("inf") for each in value),
+    "None, (factor, low_freq_factor, high_freq_factor, original length), or "
+    + ", ".join(f"('{kind}', {', '.join(numbers)})" for kind, numbers in ROPE_KINDS.items()),
+    _is_scaling,
 )
 
 
@@ -142,7 +158,7 @@ class ListenConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class LLMConfig(Section):
-    """One decoder that is Llama, Qwen2 or Qwen3 by its fields. Defaults: a small model to train from scratch."""
+    """One decoder that is Llama, Mistral, Qwen2, Qwen3 or OLMo 2 by its fields. Defaults: small, for training anew."""
 
     AT: ClassVar[str] = "config.model.llm"
     vocab_size: int = number(2048, least=1)  # V
@@ -153,11 +169,13 @@ class LLMConfig(Section):
     num_kv_heads: int = number(2, least=1)  # K
     head_dim: int = number(64, least=1)  # width of one head
     rope_theta: float = number(1e4, above=0)  # RoPE base
-    # 'llama3': (factor, low_freq_factor, high_freq_factor, original length)
-    rope_scaling: tuple[float, ...] | None = field(None, ROPE_SCALING)
+    # Llama 3's (factor, low_freq_factor, high_freq_factor, original length), or a name and its numbers: ('linear',
+    # factor), ('dynamic', factor, length), ('yarn', factor, length, beta_fast, beta_slow, attention_factor)
+    rope_scaling: tuple[float | str, ...] | None = field(None, ROPE_SCALING)
     norm_eps: float = number(1e-6, above=0)  # RMSNorm epsilon
     qkv_bias: bool = flag(False)  # Qwen2
     qk_norm: bool = flag(False)  # Qwen3
+    post_norm: bool = flag(False)  # OLMo 2: norms stand behind attention and MLP; with qk_norm, one norm over all heads
     tie_embeddings: bool = flag(True)  # LM head = embedding table
     context_length: int = number(0, least=0)  # positions that an export promises; 0 = those of the rows it trains on
 
@@ -165,6 +183,8 @@ class LLMConfig(Section):
         super().__post_init__()
         _grouped_heads(self, "llm")
         _require(self.head_dim % 2 == 0, "llm.head_dim", f"must be even for RoPE, not {self.head_dim}")
+        yarn = self.rope_scaling is not None and self.rope_scaling[0] == "yarn"
+        _require(not yarn or self.rope_theta > 1, "llm.rope_theta", f"must be above 1 for yarn, not {self.rope_theta}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -92,16 +92,18 @@ def stack(make: Callable[[jax.Array], Layer], count: int, key: jax.Array) -> Lay
 
 
 class RMSNorm(nnx.Module):
-    """Root-mean-square norm over the last dimension, computed in float32."""
+    """Root-mean-square norm over the last dimension, or the last two as one, computed in float32."""
 
-    def __init__(self, width: int, eps: float = 1e-6):
-        self.eps = eps
-        self.scale = constant(1.0, (width,), (None,))
+    def __init__(self, width: int | tuple[int, int], eps: float = 1e-6, first: str | None = None):
+        """`width` (heads, head_dim): over both; `first`: name of the first of two dimensions."""
+        shape = _shape(width)
+        self.eps, self.axes = eps, tuple(range(-len(shape), 0))
+        self.scale = constant(1.0, shape, (None,) if len(shape) == 1 else (first, None))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., width] -> the same shape and type."""
+        """[..., *width] -> the same shape and type."""
         y = x.astype(jnp.float32)
-        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.eps)
+        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=self.axes, keepdims=True) + self.eps)
         return (y.astype(x.dtype)) * self.scale.get_value().astype(x.dtype)
 
 

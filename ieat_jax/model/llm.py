@@ -1,4 +1,6 @@
-"""Think and Write: one decoder that is Llama, Qwen2 or Qwen3 by configuration, cut in two at `speak.freeze_layer`."""
+"""Think and Write: one decoder that is Llama, Mistral, Qwen2, Qwen3 or OLMo 2 by configuration, cut in two at
+`speak.freeze_layer`.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ LAYER_INPUT = "layer_input"  # checkpoint name, for remat policies
 
 
 class DecoderLayer(nnx.Module):
-    """Pre-norm transformer layer: attention, then SwiGLU MLP, each added to its input."""
+    """Transformer layer: attention, then SwiGLU MLP, each added to its input; norms before them, or behind (OLMo 2)."""
 
     def __init__(self, config: LLMConfig, key: jax.Array):
         attention, mlp = jax.random.split(key)
@@ -40,13 +42,18 @@ class DecoderLayer(nnx.Module):
             attention,
             biases="qkv" if config.qkv_bias else "",
             qk_norm_eps=config.norm_eps if config.qk_norm else None,
+            norm_heads=config.post_norm,
             gain=gain,
         )
         self.mlp_norm = RMSNorm(config.width, config.norm_eps)
         self.mlp = GatedMLP(config.width, config.mlp_width, mlp, gain=gain)
+        self.post_norm = config.post_norm
 
     def __call__(self, x: jax.Array, rotation: Rotation, mix: Mix) -> jax.Array:
         """[B, T, D] -> [B, T, D]."""
+        if self.post_norm:
+            x = x + self.attention_norm(self.attention(x, rotation, mix))
+            return x + self.mlp_norm(self.mlp(x))
         x = x + self.attention(self.attention_norm(x), rotation, mix)
         return x + self.mlp(self.mlp_norm(x))
 
@@ -84,7 +91,7 @@ def run_layers(
 ) -> tuple[jax.Array, KVCache | None]:
     """Run stacked layers over `x` [B, T, D] -> ([B, T, D], cache with these tokens appended or None)."""
     llm = config.llm
-    rotation = rope(sight.positions, llm.head_dim, llm.rope_theta, llm.rope_scaling)
+    rotation = rope(sight.positions, llm.head_dim, llm.rope_theta, llm.rope_scaling, sight.segment_ids)
     x = clean(x, sight)
     if cache is None:
         mix = functools.partial(attend, q_sight=sight, kv_sight=sight, causal=True, kernel=config.attention)

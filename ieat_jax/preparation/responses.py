@@ -7,12 +7,10 @@ feels, as the teacher of stage `align` does, and answers greedily.
 from __future__ import annotations
 
 import copy
-import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -25,9 +23,10 @@ from ieat_jax.inference.generator import Generator, Limits, Reply
 from ieat_jax.inference.prompt import UserTurn
 from ieat_jax.inference.sampling import Sampling
 from ieat_jax.interop.families.llm import load_llm
+from ieat_jax.model.abstract import abstract_model
 from ieat_jax.model.config import ListenConfig, ModelConfig, SpeakConfig
-from ieat_jax.model.names import map_named
-from ieat_jax.model.unified import build_model
+from ieat_jax.model.landing import land
+from ieat_jax.model.names import map_named, named_leaves
 from ieat_jax.preparation.asking.recorded import Recorded
 from ieat_jax.progress import Progress
 from ieat_jax.text.chat import ChatFormat
@@ -46,10 +45,12 @@ def text_generator(spec: str, system_text: str, *, max_response: int = 24, batch
     config = ModelConfig(
         listen=ListenConfig(clip_seconds=1.0), llm=llm.config, speak=SpeakConfig(enabled=False, freeze_layer=0)
     )
-    weights = dict(llm.weights(config))
-    abstract = jax.eval_shape(functools.partial(build_model, config), jax.random.key(0))
+    abstract = abstract_model(config, None)
+    weights = dict(land(llm.pieces(config), named_leaves(abstract)))
     # Listen and the emotion heads are never used: text turns have no clips.
-    model = map_named(lambda name, leaf: jnp.asarray(weights.get(name, np.zeros(leaf.shape)), leaf.dtype), abstract)
+    model = map_named(
+        lambda name, leaf: weights[name] if name in weights else jnp.zeros(leaf.shape, leaf.dtype), abstract
+    )
     chat = ChatFormat(llm.tokenizer(), thinks=False, system_text=system_text)
     return Generator(model, config, chat, sampling=GREEDY, limits=Limits(response=max_response), batch_size=batch_size)
 

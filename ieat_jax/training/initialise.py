@@ -23,6 +23,7 @@ from ieat_jax.interop.families.audio_llm import PretrainedListen, load_listen
 from ieat_jax.interop.families.goat_slm import load_speak
 from ieat_jax.interop.families.whisper import PretrainedWhisper
 from ieat_jax.model.abstract import abstract_model, place
+from ieat_jax.model.landing import Piece, land
 from ieat_jax.model.lora import merge_lora
 from ieat_jax.model.names import map_named, named_leaves
 from ieat_jax.model.partition import multipliers
@@ -84,7 +85,7 @@ class _Source:
 
     name: str
     shapes: Mapping[str, tuple[int, ...]]
-    weights: Callable[[], Iterable[tuple[str, Any]]]
+    land: Callable[[Mapping[str, Any]], Iterable[tuple[str, Any]]]  # those of the wanted, as and where they are wanted
 
 
 def initialise(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None) -> tuple[UnifiedModel, Handover]:
@@ -103,9 +104,8 @@ def initialise(config: RunConfig, mesh: Mesh | None, earlier: Run | None = None)
     handover = _hand_over(config, wanted, sources, earlier)
     found: dict[str, Any] = {}
     for source in sources:
-        for name, value in source.weights():
-            if handover.loaded.get(name) == source.name:
-                found[name] = place(value, wanted[name])
+        mine = {name: wanted[name] for name, origin in handover.loaded.items() if origin == source.name}
+        found |= source.land(mine)
     found |= {name: found[origin].copy() for name, origin in handover.copied.items()}
     if handover.new:
         # The whole model is traced, but only the missing leaves are computed.
@@ -216,20 +216,22 @@ def _sources(config: RunConfig, earlier: Run | None) -> Iterator[_Source]:
         yield _Source(
             _name_of(earlier),
             {name: leaf.shape for name, leaf in leaves.items()},
-            lambda: named_leaves(jax.jit(merge_lora)(model) if merged else model).items(),
+            lambda mine: _placed(named_leaves(jax.jit(merge_lora)(model) if merged else model), mine),
         )
     if config.init.whisper:
         whisper = open_whisper(config)
         if isinstance(whisper, PretrainedListen):
             listen = whisper
             yield _Source(
-                config.init.whisper, listen.shapes(sizes.listen), functools.partial(listen.weights, sizes.listen)
+                config.init.whisper,
+                listen.shapes(sizes.listen),
+                lambda mine: _landed(listen.pieces(sizes.listen), mine),
             )
         else:
-            yield _Source(config.init.whisper, whisper.shapes(), whisper.weights)
+            yield _Source(config.init.whisper, whisper.shapes(), lambda mine: _landed(whisper.pieces(), mine))
     if config.init.llm:
         llm = open_llm(config)
-        yield _Source(config.init.llm, llm.shapes(sizes), lambda: llm.weights(sizes))
+        yield _Source(config.init.llm, llm.shapes(sizes), lambda mine: _landed(llm.pieces(sizes), mine))
     if config.init.speak:
         if not sizes.speak.enabled:
             raise InitError(
@@ -237,7 +239,15 @@ def _sources(config: RunConfig, earlier: Run | None) -> Iterator[_Source]:
                 "leave one of them out"
             )
         speak = load_speak(config.init.speak)
-        yield _Source(config.init.speak, speak.shapes(sizes), lambda: speak.weights(sizes))
+        yield _Source(config.init.speak, speak.shapes(sizes), lambda mine: _landed(speak.pieces(sizes), mine))
+
+
+def _placed(values: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield from ((name, place(values[name], leaf)) for name, leaf in wanted.items())
+
+
+def _landed(pieces: Iterable[Piece], wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    return land((piece for piece in pieces if piece.name in wanted), wanted)
 
 
 def open_whisper(config: RunConfig) -> PretrainedWhisper | PretrainedListen:

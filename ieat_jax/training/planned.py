@@ -8,13 +8,13 @@ from pathlib import Path
 
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.interop.formats.huggingface import LLM
+from ieat_jax.interop.hub import weights_path
 from ieat_jax.interop.verify import is_export
 from ieat_jax.objectives.stages import make_objective
 from ieat_jax.packing.pipeline import make_plan
 from ieat_jax.packing.plan import Plan
 from ieat_jax.packing.spec import RowSpec
 from ieat_jax.runs.folder import CODEC, TOKENIZER, check_run_files, load_run_codec
-from ieat_jax.storage import local_path
 from ieat_jax.text.chat import ChatFormat
 from ieat_jax.training.rows import check_shapes, make_row_spec
 from ieat_jax.training.setup import Ingredients, gather, speaks
@@ -50,7 +50,7 @@ def _without_weights(config: RunConfig) -> RunConfig:
     """The recipe with the tokenizer and codec of the run that it begins from, instead of all of that run."""
     if not config.init.checkpoint:
         return config
-    earlier = local_path(config.init.checkpoint, "config.init.checkpoint")
+    earlier = weights_path(config.init.checkpoint, "config.init.checkpoint")
     tokenizer, codec = config.tokenizer, config.codec
     if not tokenizer.path and not config.init.llm:
         check_run_files(earlier)

@@ -20,6 +20,7 @@ from ieat_jax import processes
 from ieat_jax.config.recipes import as_plain
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.data.sources.sound import sample
+from ieat_jax.interop.hub import PREFIX, weights_path
 from ieat_jax.runs.folder import CHECKPOINTS
 from ieat_jax.text.tokenizer import tokenizer_digest
 from ieat_jax.training.resume import TrainError
@@ -116,8 +117,11 @@ def material(parts: Ingredients, metadata: Mapping[str, Any], begun: tuple[int, 
 
 
 def _files(spec: str) -> list[Path]:
-    """The files of weights that are given by a folder or by KIND:PATH; of a package, its version is known."""
-    path = Path(spec) if Path(spec).exists() else Path(spec.partition(":")[2])
+    """The files of weights given by a folder, a name of the hub or KIND:PATH; of a package, its version is known."""
+    if spec.startswith(PREFIX):
+        path = weights_path(spec, "weights")
+    else:
+        path = Path(spec) if Path(spec).exists() else Path(spec.partition(":")[2])
     return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
 
 

@@ -14,6 +14,7 @@ from ieat_jax.config.sections import RunConfig
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.sources.open import open_sources
 from ieat_jax.data.sources.source import Source
+from ieat_jax.interop.hub import weights_path
 from ieat_jax.interop.open import open_run
 from ieat_jax.objectives.stages import stage_of
 from ieat_jax.runs.folder import CONFIG, QUARANTINE, Run, check_config, check_run_files, load_run_codec
@@ -53,7 +54,7 @@ def gather(config: RunConfig, workdir: Path, mesh: jax.sharding.Mesh, *, resumin
         check_run_files(workdir, but=(CONFIG,))
     earlier = None
     if config.init.checkpoint and not resuming:
-        earlier = open_run(local_path(config.init.checkpoint, "config.init.checkpoint"), mesh=mesh)
+        earlier = open_run(weights_path(config.init.checkpoint, "config.init.checkpoint"), mesh=mesh)
     tokenizer = choose_tokenizer(config, earlier, workdir if resuming else None)
     check_tokenizer(config, tokenizer)
     codec = choose_codec(config, earlier, workdir if resuming else None)

@@ -11,6 +11,7 @@ import jax
 
 from ieat_jax.config.sections import RunConfig
 from ieat_jax.data.sources.tfds import folder_named
+from ieat_jax.interop.hub import weights_path
 from ieat_jax.interop.open import outline
 from ieat_jax.interop.verify import is_export
 from ieat_jax.model.sharding import make_mesh
@@ -100,7 +101,11 @@ def _files(config: RunConfig, made_later: Path | None) -> tuple[dict[str, Path],
             raise TrainError(f"config.data.sources.{name}.records is empty: give the path of its records")
         named[f"config.data.sources.{name}.records"] = folder_named(source.records)
         named[f"config.data.sources.{name}.audio_root"] = source.audio_root
-    files = {field: local_path(path, field) for field, path in named.items() if path}
+    files = {
+        field: (weights_path if field == "config.init.checkpoint" else local_path)(path, field)
+        for field, path in named.items()
+        if path
+    }
     there = {field: file for field, file in files.items() if file.exists()}
     for field, file in files.items():
         below = made_later is not None and _absolute(file).is_relative_to(_absolute(made_later))

@@ -19,6 +19,7 @@ SIZES = dict(
 )
 LLAMA3 = dict(rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, rope_theta=1e4)
 LLAMA3_OLD = {k: v for k, v in LLAMA3.items() if k != "rope_theta"} | {"original_max_position_embeddings": 16}
+YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
 FAMILIES = {
     "llama": lambda: transformers.LlamaConfig(**SIZES, tie_word_embeddings=True, rms_norm_eps=1e-5),
     "llama untied": lambda: transformers.LlamaConfig(
@@ -28,6 +29,24 @@ FAMILIES = {
     "qwen2 untied": lambda: transformers.Qwen2Config(**SIZES, rope_theta=1e6),
     "qwen3": lambda: transformers.Qwen3Config(**SIZES, head_dim=16, tie_word_embeddings=True),
     "qwen3 untied": lambda: transformers.Qwen3Config(**SIZES, head_dim=16),
+    "mistral": lambda: transformers.MistralConfig(**SIZES, sliding_window=None, tie_word_embeddings=True, head_dim=16),
+    "olmo2 untied": lambda: transformers.Olmo2Config(**SIZES),
+    # Scaled RoPE, at lengths that show it.
+    "qwen2 yarn": lambda: transformers.Qwen2Config(
+        **SIZES, tie_word_embeddings=True, rope_parameters=YARN | {"rope_theta": 1e6}
+    ),
+    "qwen3 linear": lambda: transformers.Qwen3Config(
+        **SIZES,
+        head_dim=16,
+        tie_word_embeddings=True,
+        rope_parameters=dict(rope_type="linear", factor=3.0, rope_theta=1e4),
+    ),
+    "mistral dynamic": lambda: transformers.MistralConfig(
+        **SIZES | {"max_position_embeddings": 16},
+        sliding_window=None,
+        tie_word_embeddings=True,
+        rope_parameters=dict(rope_type="dynamic", factor=4.0, rope_theta=1e4),
+    ),
 }
 
 

@@ -15,16 +15,21 @@ from helpers.goat_reference import Goat
 from safetensors.numpy import load_file, save_file
 
 import ieat_jax.interop.open as open_module
+import ieat_jax.training.initialise as initialise_module
 from ieat_jax.audio.logmel import clip_frames
+from ieat_jax.config.sections import MeshConfig
 from ieat_jax.export import main
 from ieat_jax.inference.prompt import UserTurn
+from ieat_jax.interop.containers import source
 from ieat_jax.interop.containers.source import InteropError
 from ieat_jax.interop.export import export, formats_of
 from ieat_jax.interop.families.audio_llm import load_listen
 from ieat_jax.interop.families.goat_slm import load_speak
 from ieat_jax.interop.families.llm import load_llm
 from ieat_jax.model.config import EncoderConfig, ModelConfig
+from ieat_jax.model.landing import land
 from ieat_jax.model.names import named_leaves
+from ieat_jax.model.sharding import make_mesh
 from ieat_jax.model.sight import Sight
 from ieat_jax.training.initialise import InitError, initialise
 
@@ -214,6 +219,23 @@ def test_a_run_begins_from_it_and_is_the_same_export_again(exported, tmp_path):
         initialise(dataclasses.replace(config, model=silent), None)
 
 
+def test_its_pieces_land_on_a_mesh(exported, monkeypatch):
+    """Listen, LLM and Speak, a layer or a block of rows at a time, with a mesh in use."""
+    run, folder = exported("qwen2")
+    init = {"whisper": str(folder), "llm": str(folder), "speak": str(folder), "allow_new": (r"emotion\..*",)}
+    config = dataclasses.replace(run.config, init=dataclasses.replace(run.config.init, **init))
+    monkeypatch.setattr(initialise_module, "land", functools.partial(land, at_once=1))
+    monkeypatch.setattr(source, "BLOCK", 100)  # numbers: three rows of the LLM's table
+    mesh = make_mesh(MeshConfig(replica=1, fsdp=2, context=1, tensor=2), jax.devices()[:4])
+    with jax.set_mesh(mesh):
+        model, _ = initialise(config, mesh)
+    before = named_leaves(run.model)
+    for name, array in named_leaves(model).items():
+        assert array.sharding.mesh == mesh, name
+        if not name.startswith("emotion."):
+            np.testing.assert_array_equal(np.asarray(array), before[name], err_msg=name)
+
+
 def test_the_command_writes_a_shorter_window(tmp_path, monkeypatch):
     """A run that hears one second of an encoder for two: that code fills the window that it finds."""
     encoder = dataclasses.replace(ENCODER, max_positions=100)
@@ -241,6 +263,7 @@ def test_the_command_writes_a_shorter_window(tmp_path, monkeypatch):
         ({"padding": "masked"}, r"masks the padding, GOAT-SLM's hears it \(listen\.padding\)"),
         ({"clip_seconds": 0.5}, r"window of 0\.5 s is no whole number of seconds"),
         ({"llm": {"qk_norm": False}}, "its LLM is a Llama, GOAT-SLM's code has qwen2 and qwen3"),
+        ({"llm": {"post_norm": True}}, "its LLM is an OLMo 2, GOAT-SLM's code has qwen2 and qwen3"),
         ({"speak": {"enabled": False}}, r"it does not speak, and GOAT-SLM does \(speak\.enabled\)"),
     ],
 )

@@ -32,13 +32,9 @@ GOAT = AdapterConfig(
     num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, mlp_width=32, conv_width=24, hidden_width=40
 )
 SIZES = dict(
-    d_model=WIDTH,
-    encoder_layers=LAYERS,
-    encoder_attention_heads=HEADS,
-    encoder_ffn_dim=32,
-    num_mel_bins=MELS,
+    d_model=WIDTH, encoder_layers=LAYERS, encoder_attention_heads=HEADS, encoder_ffn_dim=32, num_mel_bins=MELS,
     max_source_positions=50,
-)
+)  # fmt: skip
 CLIP_FRAMES = np.array([[100, 57], [0, 33]], np.int32)
 
 

@@ -12,6 +12,7 @@ from helpers.tiny_stages import recipe, start, use_mesh, write_corpus
 from ieat_jax.config.recipes import typed
 from ieat_jax.data.quarantine import Quarantine
 from ieat_jax.data.sources.open import open_sources
+from ieat_jax.model.landing import Piece
 from ieat_jax.model.names import named_leaves
 from ieat_jax.model.unified import build_model
 from ieat_jax.training.initialise import InitError, initialise
@@ -46,7 +47,8 @@ def weights(monkeypatch):
         def of(*prefixes):
             mine = {n: v for n, v in stored.items() if n.startswith(prefixes) and ".lora_" not in n}
             shapes = {name: value.shape for name, value in mine.items()}
-            return dict(shapes=lambda *_: shapes, weights=lambda *_: iter(mine.items()))
+            pieces = [Piece(name, (0,) * value.ndim, value) for name, value in mine.items()]
+            return dict(shapes=lambda *_: shapes, pieces=lambda *_: iter(pieces))
 
         whisper = SimpleNamespace(config=sizes.listen.encoder, **of("listen.encoder."))
         llm = SimpleNamespace(config=sizes.llm, **of("think.", "write."))

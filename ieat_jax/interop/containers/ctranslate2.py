@@ -200,6 +200,10 @@ class CTranslate2File:
             raise InteropError(f"{self._data.name}: {variable} holds a bias on keys, which Whisper does not have")
         return parts[third]
 
+    def blocks(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
+        """(0, the tensor): all of it at once."""
+        yield 0, self.get(name)
+
     def _read(self, variable: str) -> np.ndarray:
         item = self._variables[variable]
         data = self._data.read(item.start, item.size, variable)

@@ -134,6 +134,10 @@ class GGUFFile:
             array = paired_rows(array, count, back=True)
         return array
 
+    def blocks(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
+        """(0, the tensor): all of it at once."""
+        yield 0, self.get(name)
+
     @functools.cached_property
     def config(self) -> dict[str, Any]:
         """A Hugging Face config.json."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,8 @@ from ieat_jax.errors import UserError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+BLOCK = 1 << 25  # numbers of a tensor that are in memory at a time, where it is read in blocks: 128 MiB of float32
+STEP = 1 << 22  # numbers that are read from a file at a time
 MAX_HEADER = 100_000_000  # bytes; the format's own limit
 LFS_POINTER = b"version https://git-lfs"
 
@@ -43,23 +45,28 @@ class TensorSource(Protocol):
         """The tensor, float32, in memory of its own."""
         ...
 
+    def blocks(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, rows) of the tensor in order, float32; a large one in several, where the file allows that."""
+        ...
+
 
 def open_safetensors(folder: str | Path) -> TensorSource:
     """The tensors of a Hugging Face folder: `model.safetensors`, or the shards of its index; a file is opened as such.
 
-    Only headers are read here; `get` reads one tensor. float64, float16 and bfloat16 become float32.
+    Only headers are read here; `get` reads one tensor. float64, float16 and bfloat16 become float32. A tensor that
+    several shards hold is read where the index says.
 
     Raises:
-        InteropError: nothing to read, a shard is missing, a file is cut off or is not safetensors, or a shard lacks
-            tensors that the index promises.
+        InteropError: nothing to read, a shard is missing, a file is cut off or is not safetensors, a shard lacks
+            tensors that the index promises, or has some that it does not name.
     """
     folder = Path(folder)
     if folder.is_file():
-        return _Safetensors([_File(folder)])
+        return _one_file(folder)
     if not folder.is_dir():
         raise InteropError(f"{folder}: there is no such file or folder")
     if (folder / SINGLE).is_file():
-        return _Safetensors([_File(folder / SINGLE)])
+        return _one_file(folder / SINGLE)
     if not (folder / INDEX).is_file():
         raise InteropError(f"{folder}: holds neither {SINGLE} nor {INDEX}{_what_else(folder)}")
     where = read_json(folder / INDEX).get("weight_map")
@@ -78,7 +85,14 @@ def open_safetensors(folder: str | Path) -> TensorSource:
     absent = [name for name, shard in where.items() if name not in files[shard].tensors]
     if absent:
         raise InteropError(f"{folder}: the index promises tensors that their shards lack: {_listed(absent)}")
-    return _Safetensors(files.values())
+    if unnamed := sorted({name for file in files.values() for name in file.tensors} - where.keys()):
+        raise InteropError(f"{folder}: shards hold tensors that the index does not name: {_listed(unnamed)}")
+    return _Safetensors({name: files[shard] for name, shard in where.items()})
+
+
+def _one_file(path: Path) -> TensorSource:
+    file = _File(path)
+    return _Safetensors(dict.fromkeys(file.tensors, file))
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
@@ -108,7 +122,8 @@ def finite(array: np.ndarray, where: object, name: str) -> np.ndarray:
     Raises:
         NotFiniteError: it holds numbers that are not finite, which training would blame on the learning rate.
     """
-    bad = array.size - np.count_nonzero(np.isfinite(array))
+    flat = array.reshape(-1)
+    bad = sum(int(np.count_nonzero(~np.isfinite(flat[at : at + STEP]))) for at in range(0, flat.size, STEP))
     if bad:
         raise NotFiniteError(
             f"{where}: {name}: {bad} of {array.size} numbers are NaN or infinite; the file is damaged, get it again"
@@ -134,6 +149,10 @@ class ArraySource:
         """A copy, float32."""
         return np.array(self._arrays[name], np.float32)
 
+    def blocks(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
+        """All of it at once."""
+        yield 0, self.get(name)
+
 
 class Part:
     """The tensors of a source whose names begin alike, by the rest of their names; `but` those that then begin so."""
@@ -154,12 +173,16 @@ class Part:
         """The tensor, float32, in memory of its own."""
         return self._source.get(self._prefix + name)
 
+    def blocks(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, rows) of the tensor in order, float32."""
+        return self._source.blocks(self._prefix + name)
+
 
 class _Safetensors:
-    """Tensors of one or several safetensors files."""
+    """Tensors of one or several safetensors files, by the file that each lies in."""
 
-    def __init__(self, files: Iterable[_File]):
-        self._file_of = {name: file for file in files for name in file.tensors}
+    def __init__(self, file_of: Mapping[str, _File]):
+        self._file_of = dict(file_of)
 
     def names(self) -> list[str]:
         return list(self._file_of)
@@ -168,10 +191,7 @@ class _Safetensors:
         return self._file_of[name].tensors[name][1]
 
     def get(self, name: str) -> np.ndarray:
-        try:
-            return self._file_of[name].read(name)
-        except NotFiniteError as error:
-            raise self._all_not_finite(error) from error
+        return self._read(name)
 
     def _all_not_finite(self, first: NotFiniteError) -> NotFiniteError:
         """The error about every tensor that is not finite: now that there is one, they are all read."""
@@ -186,9 +206,21 @@ class _Safetensors:
             return first
         return NotFiniteError(f"{len(found)} tensors are not finite\n  " + "\n  ".join(found))
 
+    def blocks(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
+        rows, *rest = self.shape(name) or (1,)
+        step = max(BLOCK // max(math.prod(rest), 1), 1)
+        for first in range(0, rows, step):
+            yield first, self._read(name, first, min(first + step, rows))
+
+    def _read(self, name: str, first: int = 0, last: int | None = None) -> np.ndarray:
+        try:
+            return self._file_of[name].read(name, first, last)
+        except NotFiniteError as error:
+            raise self._all_not_finite(error) from error
+
 
 class _File:
-    """One safetensors file: u64 header length, JSON header, data. The data is memory-mapped when a tensor is read."""
+    """One safetensors file: u64 header length, JSON header, data, of which only what is asked for is read."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -224,7 +256,8 @@ class _File:
             raise ValueError(f"{dtype} of shape {shape} does not take {end - begin} bytes")
         return dtype, shape, begin, end - begin
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str, first: int = 0, last: int | None = None) -> np.ndarray:
+        """Rows `first` to `last` of a tensor, by default all."""
         dtype, shape, offset, size = self.tensors[name]
         if dtype not in DTYPES:
             raise InteropError(
@@ -233,9 +266,20 @@ class _File:
             )
         if not size:
             return np.zeros(shape, np.float32)
-        stored = np.memmap(self.path, DTYPES[dtype], "r", self.start + offset, shape)
-        with np.errstate(over="ignore"):  # of float64 that float32 does not hold
-            return finite(np.array(stored, np.float32), self.path, name)
+        if last is not None and shape:
+            row = size // shape[0]
+            shape, offset, size = (last - first, *shape[1:]), offset + first * row, (last - first) * row
+        array, kind = np.empty(math.prod(shape), np.float32), np.dtype(DTYPES[dtype])
+        # Read and not mapped: pages of a mapped file would count as memory of this process.
+        with self.path.open("rb", buffering=0) as file, np.errstate(over="ignore"):  # of float64 beyond float32
+            file.seek(self.start + offset)
+            for begin in range(0, array.size, STEP):
+                part = array[begin : begin + STEP]
+                content = file.read(part.size * kind.itemsize)
+                if len(content) != part.size * kind.itemsize:
+                    raise InteropError(f"{self.path}: cut off while it is read; get it again")
+                part[...] = np.frombuffer(content, kind)
+        return finite(array.reshape(shape), self.path, name)
 
 
 def _listed(names: Iterable[Any]) -> str:

@@ -20,12 +20,14 @@ from ieat_jax.interop.families import goat_slm, llm, table, whisper
 from ieat_jax.interop.families.audio_configs import listen_config
 from ieat_jax.interop.families.configs import llm_config
 from ieat_jax.interop.families.goat_slm import open_goat
-from ieat_jax.interop.families.llm import EMBED, HEAD, LANGUAGE, Leaf
+from ieat_jax.interop.families.llm import EMBED, HEAD, LANGUAGE
 from ieat_jax.interop.families.parts import inner_encoder, inner_llm, kind_of
-from ieat_jax.interop.families.table import Entry
+from ieat_jax.interop.families.table import Entry, Leaf
 from ieat_jax.interop.families.whisper import PretrainedWhisper
+from ieat_jax.interop.hub import PREFIX, weights_path
 from ieat_jax.interop.verify import check_export
 from ieat_jax.model.config import EncoderConfig, ListenConfig, LLMConfig, ModelConfig
+from ieat_jax.model.landing import Piece, whole
 
 TOWER, PROJECTOR = "audio_tower.", "multi_modal_projector."
 OURS = "listen.adapter."
@@ -154,8 +156,16 @@ class PretrainedListen:
             InteropError: `listen` is of another model, or tensors of the folder are missing, mis-shaped or unexpected:
                 all of them are listed before the first is read. Or some are not finite.
         """
+        return whole(self.pieces(listen), self.shapes(listen))
+
+    def pieces(self, listen: ListenConfig) -> Iterator[Piece]:
+        """What `weights` gives, a layer or a block of rows at a time.
+
+        Raises:
+            InteropError: as `weights`.
+        """
         self._check(listen)
-        return table.read(self.table, self.source)
+        return table.pieces(self.table, self.source)
 
     def _check(self, listen: ListenConfig) -> None:
         if differing := _differences(self.listen, listen):
@@ -181,13 +191,13 @@ def _differences(theirs: ListenConfig, ours: ListenConfig) -> list[str]:
 
 
 def load_listen(spec: str) -> PretrainedWhisper | PretrainedListen:
-    """Encoder and adapter of a folder of GOAT-SLM or of a container; else what `load_whisper` gives.
+    """Encoder and adapter of a folder (or `hf:`) of GOAT-SLM or of a container; else what `load_whisper` gives.
 
     Raises:
         InteropError: it is not there, cannot be read, or is neither.
         ModelConfigError: sizes that cannot be built.
     """
-    folder = Path(spec)
+    folder = weights_path(spec, "Whisper") if spec.startswith(PREFIX) else Path(spec)
     if not (folder / "config.json").is_file():
         return whisper.load_whisper(spec)
     if goat := open_goat(folder, spec):

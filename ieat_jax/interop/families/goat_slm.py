@@ -16,13 +16,14 @@ import numpy as np
 from ieat_jax.interop.containers.source import InteropError, TensorSource, check_tensors, open_safetensors, read_json
 from ieat_jax.interop.families import llm, table, whisper
 from ieat_jax.interop.families.goat_config import read_goat_config
-from ieat_jax.interop.families.llm import EMBED, HEAD, Leaf
+from ieat_jax.interop.families.llm import EMBED, HEAD
 from ieat_jax.interop.families.llm import GOAT_LANGUAGE as LANGUAGE
 from ieat_jax.interop.families.parts import GOAT, kind_of
-from ieat_jax.interop.families.table import Entry
+from ieat_jax.interop.families.table import Entry, Leaf
+from ieat_jax.interop.hub import weights_path
 from ieat_jax.interop.verify import check_export
 from ieat_jax.model.config import ListenConfig, LLMConfig, ModelConfig, SpeakConfig
-from ieat_jax.storage import local_path
+from ieat_jax.model.landing import Piece, whole
 
 GENERATOR = f"{LANGUAGE}speech_generator."
 _CONVOLUTIONS = ("conv1", "conv2", "conv3")
@@ -145,8 +146,16 @@ class PretrainedSpeak:
             InteropError: `config` is of another model, or tensors of the folder are missing, mis-shaped or unexpected:
                 all of them are listed before the first is read. Or some are not finite.
         """
+        return whole(self.pieces(config), self.shapes(config))
+
+    def pieces(self, config: ModelConfig) -> Iterator[Piece]:
+        """What `weights` gives, a layer or a block of rows at a time.
+
+        Raises:
+            InteropError: as `weights`.
+        """
         self._check(config)
-        return table.read(speak_table(self.goat.llm, self.goat.speak), self.goat.source)
+        return table.pieces(speak_table(self.goat.llm, self.goat.speak), self.goat.source)
 
     def _check(self, config: ModelConfig) -> None:
         pairs = [
@@ -177,16 +186,18 @@ def open_goat(folder: Path, spec: str = "") -> Goat | None:
 
 
 def load_speak(spec: str) -> PretrainedSpeak:
-    """Speak of a GOAT-SLM's folder.
+    """Speak of a GOAT-SLM, by its folder or `hf:ORG/NAME@REVISION`.
 
     Raises:
         InteropError: it is not there, cannot be read, or is another model's.
         StorageError: it is in an object store.
         ModelConfigError: sizes that cannot be built.
     """
-    folder = local_path(spec, "Speak")
+    folder = weights_path(spec, "Speak")
     if not folder.is_dir():
-        raise InteropError(f"{spec}: there is no such folder; Speak is given by the folder of a GOAT-SLM")
+        raise InteropError(
+            f"{spec}: there is no such folder; Speak is given by the folder of a GOAT-SLM, or hf:ORG/NAME@REVISION"
+        )
     goat = open_goat(folder, spec)
     if goat is None:
         raise InteropError(f"{spec}: not a GOAT-SLM (no llm_config in its config.json), the one family with a Speak")

@@ -1,4 +1,4 @@
-"""Think + Write from and to Hugging Face's Llama, Qwen2 and Qwen3: one table, used both ways, tensor by tensor."""
+"""Think + Write from and to Hugging Face's Llama, Mistral, Qwen2, Qwen3 and OLMo 2: one table, used both ways."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ from ieat_jax.interop.containers.source import (
     open_safetensors,
     read_json,
 )
+from ieat_jax.interop.families import table
 from ieat_jax.interop.families.configs import llm_config
 from ieat_jax.interop.families.parts import GOAT, inner_llm, kind_of
+from ieat_jax.interop.families.table import Entry, Leaf, our_shapes, single, stack
+from ieat_jax.interop.hub import weights_path
 from ieat_jax.interop.verify import check_export
-from ieat_jax.model.config import LLMConfig, ModelConfig
+from ieat_jax.model.config import ROPE_KINDS, LLMConfig, ModelConfig
+from ieat_jax.model.landing import Piece, whole
 from ieat_jax.storage import local_path
 from ieat_jax.text.tokenizer import TextTokenizer, load_tokenizer
 
@@ -44,7 +48,7 @@ PACKAGES = {
 }
 
 # A layer's parameters: ours, Hugging Face's, the words that {} stands for, and the field of LLMConfig that must be set.
-# Llama, Qwen2 and Qwen3 differ only in which of them exist.
+# Families differ only in which of them exist. OLMo 2's norms stand elsewhere, and their names there.
 _LAYER_TABLE = (
     ("attention_norm.scale", "input_layernorm.weight", ("",), None),
     ("attention.{}.kernel", "self_attn.{}_proj.weight", ("q", "k", "v", "o"), None),
@@ -56,28 +60,13 @@ _LAYER_TABLE = (
 # Buffers that old files hold, and the head that some files of tied models repeat.
 _ROTARY_BUFFERS = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\..*"
 HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
+_POST_NORMS = {
+    "input_layernorm.weight": "post_attention_layernorm.weight",
+    "post_attention_layernorm.weight": "post_feedforward_layernorm.weight",
+}
 LANGUAGE = "language_model."  # where an LLM's names begin in a model that has more parts
 GOAT_LANGUAGE = "llm_model."  # in a GOAT-SLM,
 SPEAKS = ("speech_generator.", "emb_unit.", "head_unit.")  # among whose names are Speak's
-
-
-@dataclasses.dataclass(frozen=True)
-class Leaf:
-    """One tensor on both sides. A kernel is [*inputs, *outputs] here and [outputs, inputs] there."""
-
-    theirs: str  # name; a layer's without `model.layers.N.`
-    shape: tuple[int, ...]  # ours; a layer's without the leading layer dimension
-    their_shape: tuple[int, ...]
-    transposed: bool
-
-    def to_ours(self, array: np.ndarray) -> np.ndarray:
-        """Their array in our layout."""
-        return (array.T if self.transposed else array).reshape(self.shape)
-
-    def to_theirs(self, array: np.ndarray) -> np.ndarray:
-        """Our array in their layout, contiguous (safetensors writes bytes as they lie)."""
-        array = array.reshape(self.their_shape[::-1]).T if self.transposed else array.reshape(self.their_shape)
-        return np.ascontiguousarray(array)
 
 
 def outer_leaves(config: LLMConfig) -> dict[str, Leaf]:
@@ -104,6 +93,7 @@ def layer_leaves(config: LLMConfig) -> dict[str, Leaf]:
     for ours, theirs, words, field in _LAYER_TABLE:
         for word in words if field is None or getattr(config, field) else ():
             name = theirs.format(word)
+            name = _POST_NORMS.get(name, name) if config.post_norm else name
             if ours.endswith(".kernel"):
                 into, out = kernels[word]
                 leaf = Leaf(name, into + out, (math.prod(out), math.prod(into)), True)
@@ -111,8 +101,8 @@ def layer_leaves(config: LLMConfig) -> dict[str, Leaf]:
                 out = kernels[word][1]
                 leaf = Leaf(name, out, (math.prod(out),), False)
             else:
-                size = (config.head_dim,) if word else width
-                leaf = Leaf(name, size, size, False)
+                size = width if not word else kernels[word][1] if config.post_norm else (config.head_dim,)
+                leaf = Leaf(name, size, (math.prod(size),), False)
             leaves[ours.format(word)] = leaf
     return leaves
 
@@ -135,6 +125,14 @@ def _parts(config: ModelConfig) -> tuple[tuple[str, range], ...]:
     return ("think", range(config.think_layers)), ("write", range(config.think_layers, config.llm.num_layers))
 
 
+def _table(config: ModelConfig) -> dict[str, Entry]:
+    """{our name: entry} of Think and Write."""
+    found, layers = single(outer_leaves(config.llm), "", ""), layer_leaves(config.llm)
+    for part, numbers in _parts(config):
+        found |= stack(layers, f"{part}.layers.", "model.layers.{}.", numbers)
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class PretrainedLLM:
     """A public LLM: its sizes now, tokenizer and weights when asked for."""
@@ -152,11 +150,7 @@ class PretrainedLLM:
             InteropError: as `weights`.
         """
         self._check(config)
-        found = {name: leaf.shape for name, leaf in outer_leaves(config.llm).items()}
-        for part, numbers in _parts(config):
-            layers = layer_leaves(config.llm).items()
-            found |= {f"{part}.layers.{name}": (len(numbers), *leaf.shape) for name, leaf in layers}
-        return found
+        return our_shapes(_table(config))
 
     def weights(self, config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
         """(our name, float32 array) of Think and Write, layers stacked; one array at a time is in memory.
@@ -169,6 +163,15 @@ class PretrainedLLM:
         """
         self._check(config)
         return self._stream(config)
+
+    def pieces(self, config: ModelConfig) -> Iterator[Piece]:
+        """Think and Write as `weights` has them, a layer or a block of rows at a time.
+
+        Raises:
+            InteropError: as `weights`.
+        """
+        self._check(config)
+        return self._pieces(config)
 
     def _check(self, config: ModelConfig) -> None:
         pairs = [(field.name, getattr(self.config, field.name)) for field in dataclasses.fields(LLMConfig)]
@@ -183,26 +186,23 @@ class PretrainedLLM:
         check_tensors(self.source, their_shapes(config.llm), where=where, ignore=ignored(config.llm))
 
     def _stream(self, config: ModelConfig) -> Iterator[tuple[str, np.ndarray]]:
-        copied = config.speak.enabled
-        for name, leaf in outer_leaves(config.llm).items():
-            array = leaf.to_ours(self.source.get(leaf.theirs))
-            if leaf.theirs == EMBED and config.llm.tie_embeddings:
-                self._check_tied(array)
+        for name, array in whole(self._pieces(config), self.shapes(config)):
             yield name, array
-            if copied and name == "write.norm.scale":
-                yield "speak.norm.scale", array
-        for part, numbers in _parts(config):
-            for name, leaf in layer_leaves(config.llm).items():
-                stacked = np.empty((len(numbers), *leaf.shape), np.float32)
-                for row, index in zip(stacked, numbers, strict=True):
-                    row[...] = leaf.to_ours(self.source.get(f"model.layers.{index}.{leaf.theirs}"))
-                yield f"{part}.layers.{name}", stacked
-                if copied and part == "write":
-                    yield f"speak.layers.{name}", stacked
+            if config.speak.enabled and name.startswith(("write.layers.", "write.norm.")):
+                yield name.replace("write.", "speak.", 1), array
 
-    def _check_tied(self, table: np.ndarray) -> None:
+    def _pieces(self, config: ModelConfig) -> Iterator[Piece]:
+        if config.llm.tie_embeddings:
+            self._check_tied()
+        yield from table.pieces(_table(config), self.source)
+
+    def _check_tied(self) -> None:
         """A tied model's file may repeat the table as the head, but not hold another one."""
-        if HEAD in self.source.names() and not np.array_equal(table, self.source.get(HEAD)):
+        if HEAD not in self.source.names():
+            return
+        same = self.source.shape(HEAD) == self.source.shape(EMBED)
+        both = zip(self.source.blocks(EMBED), self.source.blocks(HEAD), strict=True) if same else ()
+        if not (same and all(np.array_equal(embed, head) for (_, embed), (_, head) in both)):
             raise InteropError(
                 f"{self.spec}: tie_word_embeddings is true, but {HEAD} differs from {EMBED}; "
                 "set tie_word_embeddings to false in its config.json"
@@ -210,24 +210,26 @@ class PretrainedLLM:
 
 
 def load_llm(spec: str) -> PretrainedLLM:
-    """A public LLM by `package:NAME`, `gguf:FILE`, or a Hugging Face folder (config.json, safetensors, tokenizer).
+    """A public LLM by `package:NAME`, `gguf:FILE`, `hf:ORG/NAME@REVISION`, or such a folder.
+
+    A folder holds config.json, safetensors and a tokenizer.
 
     Raises:
         InteropError: it is not there or cannot be read.
         StorageError: it is in an object store.
-        ModelConfigError: an architecture that is not Llama, Qwen2 or Qwen3.
+        ModelConfigError: an architecture that is none of `configs.FAMILIES`.
     """
     kind, _, rest = spec.partition(":")
     if kind == "package":
         return _load_gguf(_package_file(rest), spec)
     if kind == "gguf":
         return _load_gguf(local_path(rest, "LLM"), spec)
-    folder = local_path(spec, "LLM")
+    folder = weights_path(spec, "LLM")
     check_export(folder)
     if not folder.is_dir():
         raise InteropError(
-            f"{spec}: there is no such folder; an LLM is given by a Hugging Face folder, gguf:FILE, or "
-            f"{' or '.join(f'package:{name}' for name in PACKAGES)}"
+            f"{spec}: there is no such folder; an LLM is given by a Hugging Face folder, hf:ORG/NAME@REVISION, "
+            f"gguf:FILE, or {' or '.join(f'package:{name}' for name in PACKAGES)}"
         )
     return open_llm_folder(folder, spec)
 
@@ -236,7 +238,7 @@ def open_llm_folder(folder: Path, spec: str = "") -> PretrainedLLM:
     """The LLM of a Hugging Face folder, whose files were verified; `spec` is for messages.
 
     Raises:
-        InteropError: it cannot be read, or is not a Llama, Qwen2 or Qwen3.
+        InteropError: it cannot be read, or is none of `configs.FAMILIES`.
     """
     where = str(folder / "config.json")
     but: tuple[str, ...] = ()
@@ -281,26 +283,30 @@ def to_huggingface(named: Mapping[str, Any], config: ModelConfig) -> Iterator[tu
     mine = {name: value for name, value in named.items() if name.startswith(("think.", "write."))}
     if any(name.endswith((".lora_a", ".lora_b")) for name in mine):
         raise InteropError("to_huggingface: the model has LoRA parameters; merge them first (model.lora.merge_lora)")
-    outer, layers, parts = outer_leaves(config.llm), layer_leaves(config.llm), _parts(config)
-    expected = {name: leaf.shape for name, leaf in outer.items()}
-    for part, numbers in parts:
-        expected |= {f"{part}.layers.{name}": (len(numbers), *leaf.shape) for name, leaf in layers.items()}
-    check_tensors(ArraySource(mine), expected, where="to_huggingface")
+    found = _table(config)
+    check_tensors(ArraySource(mine), our_shapes(found), where="to_huggingface")
+    return table.write(found, mine)
 
-    def stream() -> Iterator[tuple[str, np.ndarray]]:
-        for name, leaf in outer.items():
-            yield leaf.theirs, leaf.to_theirs(np.asarray(mine[name], np.float32))
-        for part, numbers in parts:
-            for name, leaf in layers.items():
-                stacked = np.asarray(mine[f"{part}.layers.{name}"], np.float32)
-                for row, index in zip(stacked, numbers, strict=True):
-                    yield f"model.layers.{index}.{leaf.theirs}", leaf.to_theirs(row)
 
-    return stream()
+def _scaling_block(config: LLMConfig) -> dict[str, Any] | None:
+    """`rope_scaling` of config.json; `length` in it is what dynamic scaling takes as max_position_embeddings."""
+    if config.rope_scaling is None:
+        return None
+    kind, *numbers = config.rope_scaling
+    if not isinstance(kind, str):
+        kind, numbers = "llama3", list(config.rope_scaling)
+    names = ROPE_KINDS.get(kind, ("factor", "low_freq_factor", "high_freq_factor", "length"))
+    block = {"rope_type": kind} | dict(zip(names, numbers, strict=True))
+    if "length" in block:
+        length = int(block.pop("length"))
+        block["length" if kind == "dynamic" else "original_max_position_embeddings"] = length
+    return block
 
 
 def no_family(config: LLMConfig) -> str | None:
     """Why no Hugging Face family is like this LLM; None: one is."""
+    if config.post_norm and (config.qkv_bias or not config.qk_norm):
+        return "no Hugging Face family has norms behind attention and MLP without OLMo 2's q/k norms, or with biases"
     both = config.qkv_bias and config.qk_norm
     return "no Hugging Face family has both q, k, v biases (Qwen2) and q/k norms (Qwen3)" if both else None
 
@@ -308,21 +314,26 @@ def no_family(config: LLMConfig) -> str | None:
 def huggingface_config(config: LLMConfig, *, max_positions: int) -> dict[str, Any]:
     """config.json of the same LLM: the inverse of `configs.llm_config`.
 
-    `max_positions` is a promise to those who serve it; the model itself has no limit.
+    `max_positions` is a promise to those who serve it; the model itself has no limit. RoPE's dynamic scaling begins
+    there, so that its own length stands in its place.
 
     Raises:
-        InteropError: biases and q/k norms together, which no family has.
+        InteropError: a mixture that no family has.
     """
     if reason := no_family(config):
         raise InteropError(reason)
     family, name = (
-        ("qwen2", "Qwen2") if config.qkv_bias else ("qwen3", "Qwen3") if config.qk_norm else ("llama", "Llama")
+        ("olmo2", "Olmo2")
+        if config.post_norm
+        else ("qwen2", "Qwen2")
+        if config.qkv_bias
+        else ("qwen3", "Qwen3")
+        if config.qk_norm
+        else ("llama", "Llama")
     )
-    scaling = None
-    if config.rope_scaling is not None:
-        factor, low, high, original = config.rope_scaling
-        scaling = dict(rope_type="llama3", factor=factor, low_freq_factor=low, high_freq_factor=high)
-        scaling["original_max_position_embeddings"] = int(original)
+    scaling = _scaling_block(config)
+    if scaling is not None and "length" in scaling:
+        max_positions = scaling.pop("length")
     return dict(
         architectures=[f"{name}ForCausalLM"],
         model_type=family,

@@ -9,7 +9,26 @@ from typing import Any
 import numpy as np
 
 from ieat_jax.interop.containers.source import ArraySource, TensorSource, check_tensors
-from ieat_jax.interop.families.llm import Leaf
+from ieat_jax.model.landing import Piece
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One tensor on both sides. A kernel is [*inputs, *outputs] here and [outputs, inputs] there."""
+
+    theirs: str  # name; a layer's without `model.layers.N.`
+    shape: tuple[int, ...]  # ours; a layer's without the leading layer dimension
+    their_shape: tuple[int, ...]
+    transposed: bool
+
+    def to_ours(self, array: np.ndarray) -> np.ndarray:
+        """Their array in our layout."""
+        return (array.T if self.transposed else array).reshape(self.shape)
+
+    def to_theirs(self, array: np.ndarray) -> np.ndarray:
+        """Our array in their layout, contiguous (safetensors writes bytes as they lie)."""
+        array = array.reshape(self.their_shape[::-1]).T if self.transposed else array.reshape(self.their_shape)
+        return np.ascontiguousarray(array)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +49,10 @@ Table = Mapping[str, Entry]
 
 
 def single(leaves: Mapping[str, Leaf], ours: str, theirs: str) -> dict[str, Entry]:
-    """Entries of tensors that are alone: names within a part, and where they begin on both sides."""
+    """Entries of tensors that are alone: names within a part, and where they begin on both sides.
+
+    Both shapes of each are the same, or each other's reverse.
+    """
     return {ours + name: Entry(leaf, (theirs + leaf.theirs,), False) for name, leaf in leaves.items()}
 
 
@@ -52,20 +74,24 @@ def their_shapes(table: Table) -> dict[str, tuple[int, ...]]:
     return {name: entry.leaf.their_shape for entry in table.values() for name in entry.theirs}
 
 
-def read(table: Table, source: TensorSource) -> Iterator[tuple[str, np.ndarray]]:
-    """(our name, float32 array), one array at a time; `source` has been checked.
+def pieces(table: Table, source: TensorSource) -> Iterator[Piece]:
+    """Our float32 arrays, a layer or a block of rows of theirs at a time; `source` has been checked.
 
     Raises:
-        InteropError: a tensor is not finite.
+        InteropError: tensors are not finite.
     """
     for name, entry in table.items():
         if not entry.stacked:
-            yield name, entry.leaf.to_ours(source.get(entry.theirs[0]))
+            yield from (_piece(name, entry.leaf, *block) for block in source.blocks(entry.theirs[0]))
             continue
-        stacked = np.empty(entry.shape, np.float32)
-        for row, theirs in zip(stacked, entry.theirs, strict=True):
-            row[...] = entry.leaf.to_ours(source.get(theirs))
-        yield name, stacked
+        for row, theirs in enumerate(entry.theirs):
+            yield Piece(name, (row, *(0,) * len(entry.leaf.shape)), entry.leaf.to_ours(source.get(theirs))[None])
+
+
+def _piece(name: str, leaf: Leaf, first: int, rows: np.ndarray) -> Piece:
+    """Rows of theirs from `first` on: the last dimension of ours where it is transposed, else the first."""
+    others = (0,) * (rows.ndim - 1)
+    return Piece(name, (*others, first), rows.T) if leaf.transposed else Piece(name, (first, *others), rows)
 
 
 def write(table: Table, named: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:

@@ -21,10 +21,11 @@ from ieat_jax.interop.containers.source import (
     read_json,
 )
 from ieat_jax.interop.families.configs import encoder_config
-from ieat_jax.interop.families.llm import Leaf
-from ieat_jax.interop.families.table import Entry, single, stack
+from ieat_jax.interop.families.table import Entry, Leaf, our_shapes, pieces, single, stack
+from ieat_jax.interop.hub import weights_path
 from ieat_jax.interop.verify import check_export
 from ieat_jax.model.config import EncoderConfig
+from ieat_jax.model.landing import Piece, whole
 from ieat_jax.storage import local_path
 
 OURS = "listen.encoder."
@@ -123,9 +124,7 @@ class PretrainedWhisper:
             InteropError: tensors are missing, mis-shaped or unexpected.
         """
         self._check()
-        outer = {OURS + name: leaf.shape for name, leaf in outer_leaves(self.config).items()}
-        layers = layer_leaves(self.config).items()
-        return outer | {f"{OURS}layers.{name}": (self.config.num_layers, *leaf.shape) for name, leaf in layers}
+        return our_shapes(self._table())
 
     def weights(self) -> Iterator[tuple[str, np.ndarray]]:
         """(our name, float32 array) of `listen.encoder`, layers stacked; one array at a time is in memory.
@@ -135,25 +134,27 @@ class PretrainedWhisper:
         Raises:
             InteropError: tensors are missing, mis-shaped or unexpected.
         """
+        return whole(self.pieces(), self.shapes())
+
+    def pieces(self) -> Iterator[Piece]:
+        """What `weights` gives, a layer or a block of rows at a time.
+
+        Raises:
+            InteropError: as `weights`.
+        """
         self._check()
-        return self._stream()
+        return pieces(self._table(), self.source)
+
+    def _table(self) -> dict[str, Entry]:
+        return table(self.config, self.prefix)
 
     def _check(self) -> None:
         expected = {self.prefix + name: shape for name, shape in their_shapes(self.config).items()}
         check_tensors(self.source, expected, where=self.spec, ignore=_NOT_THE_ENCODER)
 
-    def _stream(self) -> Iterator[tuple[str, np.ndarray]]:
-        for name, leaf in outer_leaves(self.config).items():
-            yield OURS + name, leaf.to_ours(self.source.get(self.prefix + leaf.theirs))
-        for name, leaf in layer_leaves(self.config).items():
-            stacked = np.empty((self.config.num_layers, *leaf.shape), np.float32)
-            for index, row in enumerate(stacked):
-                row[...] = leaf.to_ours(self.source.get(f"{self.prefix}layers.{index}.{leaf.theirs}"))
-            yield f"{OURS}layers.{name}", stacked
-
 
 def load_whisper(spec: str) -> PretrainedWhisper:
-    """A public Whisper by `package:NAME`, `ctranslate2:FILE or FOLDER`, or a Hugging Face folder.
+    """A public Whisper by `package:NAME`, `ctranslate2:FILE or FOLDER`, `hf:ORG/NAME@REVISION`, or such a folder.
 
     Raises:
         InteropError: it is not there, cannot be read, or is not a Whisper.
@@ -166,12 +167,12 @@ def load_whisper(spec: str) -> PretrainedWhisper:
     if kind == "ctranslate2":
         path = local_path(rest, "Whisper")
         return _from_ctranslate2(spec, [path / "model.bin" if path.is_dir() else path])
-    folder = local_path(spec, "Whisper")
+    folder = weights_path(spec, "Whisper")
     check_export(folder)
     if not folder.is_dir():
         raise InteropError(
-            f"{spec}: there is no such folder; a Whisper is given by a Hugging Face folder, ctranslate2:FILE, or "
-            f"{' or '.join(f'package:{name}' for name in PACKAGES)}"
+            f"{spec}: there is no such folder; a Whisper is given by a Hugging Face folder, "
+            f"hf:ORG/NAME@REVISION, ctranslate2:FILE, or {' or '.join(f'package:{name}' for name in PACKAGES)}"
         )
     return open_whisper_folder(folder, spec)
 

@@ -45,6 +45,8 @@ def cannot(run: Run) -> str | None:
     sizes = run.config.model.llm
     if reason := llm.no_family(sizes):
         return reason
+    if sizes.post_norm:
+        return "its norms stand behind attention and MLP (OLMo 2), which is not written here"
     if sizes.rope_scaling is not None:
         return "it has no RoPE scaling here (config.model.llm.rope_scaling)"
     if gguf_write.words_of(_tokenizer_json(run)) is None:

@@ -125,7 +125,9 @@ def cannot(run: Run) -> str | None:
         reasons.append("its encoder masks the padding, GOAT-SLM's hears it (listen.padding)")
     if listen.clip_seconds % 1:
         reasons.append(f"its window of {listen.clip_seconds:g} s is no whole number of seconds (listen.clip_seconds)")
-    if not (config.llm.qkv_bias or config.llm.qk_norm):
+    if config.llm.post_norm:
+        reasons.append(f"its LLM is an OLMo 2, GOAT-SLM's code has {' and '.join(FAMILIES)} (llm.post_norm)")
+    elif not (config.llm.qkv_bias or config.llm.qk_norm):
         reasons.append(f"its LLM is a Llama, GOAT-SLM's code has {' and '.join(FAMILIES)}")
     elif config.llm.qkv_bias and config.llm.qk_norm:
         reasons.append("its LLM is no Qwen2 and no Qwen3, but both (llm.qkv_bias, llm.qk_norm)")

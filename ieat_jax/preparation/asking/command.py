@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--llm",
         required=True,
-        help="package:NAME, gguf:FILE, a Hugging Face folder, or the address of an OpenAI-compatible endpoint, such as "
-        "http://localhost:8000/v1",
+        help="package:NAME, gguf:FILE, hf:ORG/NAME@REVISION, a Hugging Face folder, or the address of an "
+        "OpenAI-compatible endpoint, such as http://localhost:8000/v1",
     )
     parser.add_argument("--model", help="name of the model at an endpoint")
     parser.add_argument("--key-variable", help=f"environment variable with an endpoint's key (default: {KEY_VARIABLE})")

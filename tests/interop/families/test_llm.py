@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from helpers.llm_folders import FAMILIES, LLAMA3, LLAMA3_OLD, model_config, reference
+from helpers.llm_folders import FAMILIES, LLAMA3, LLAMA3_OLD, YARN, model_config, reference
 from safetensors.numpy import load_file, save_file
 
 from ieat_jax.interop.containers.source import InteropError
 from ieat_jax.interop.families.llm import huggingface_config, load_llm, to_huggingface
+from ieat_jax.model.attention import rope as rope_of
 from ieat_jax.model.config import LLMConfig, LoraConfig, ModelConfigError
 from ieat_jax.model.llm import Think, Write
 from ieat_jax.model.lora import add_lora
@@ -90,14 +91,12 @@ def test_back_to_hugging_face_is_bit_equal(folder, family, tmp_path):
     np.testing.assert_array_equal(torch_logits(again, TOKENS), torch_logits(reference(family), TOKENS))
 
 
+OLD_YARN = YARN | {"beta_fast": 4, "beta_slow": 2.0}
 ROPES = {
-    "both, old one scaled": dict(rope_scaling=LLAMA3_OLD, rope_parameters=dict(rope_type="default", rope_theta=5e5)),
-    "both, new one scaled": dict(
-        rope_scaling=dict(rope_type="default"),
-        rope_parameters=LLAMA3 | {"original_max_position_embeddings": 16},
-    ),
-    "both scaled": dict(
-        rope_scaling=LLAMA3_OLD | {"factor": 2.0}, rope_parameters=LLAMA3 | {"original_max_position_embeddings": 16}
+    "both, the same": dict(
+        rope_scaling=LLAMA3_OLD,
+        rope_theta=3e4,
+        rope_parameters=LLAMA3 | {"original_max_position_embeddings": 16, "rope_theta": 3e4},
     ),
     "empty old": dict(rope_scaling={}, rope_parameters=LLAMA3 | {"original_max_position_embeddings": 16}),
     "null old": dict(rope_scaling=None, rope_parameters=LLAMA3 | {"original_max_position_embeddings": 16}),
@@ -113,22 +112,133 @@ ROPES = {
     ),
     "theta alone": dict(rope_theta=5e5),
     "none": {},
+    "old linear": dict(rope_scaling=dict(type="linear", factor=2.5), rope_theta=3e4),
+    "linear": dict(rope_parameters=dict(rope_type="linear", factor=2.5, rope_theta=5e5)),
+    "old dynamic": dict(rope_scaling=dict(type="dynamic", factor=2.0), max_position_embeddings=20),
+    "dynamic, not yet": dict(rope_scaling=dict(type="dynamic", factor=2.0), max_position_embeddings=64),
+    "old yarn": dict(rope_scaling=OLD_YARN, rope_theta=1e6),
+    "yarn": dict(rope_parameters=YARN | {"rope_theta": 1e4}),
+    "yarn without original length": dict(rope_scaling=dict(rope_type="yarn", factor=2.0)),
+    "yarn whose factor is that of the lengths": dict(rope_scaling=YARN | {"factor": None}),
+    "yarn with its attention factor": dict(rope_scaling=YARN | {"attention_factor": 1.3}),
+    "yarn with mscale": dict(rope_scaling=YARN | {"mscale": 0.7, "mscale_all_dim": 0.4}),
+    "yarn, a narrow ramp": dict(rope_scaling=YARN | {"beta_fast": 1.1, "beta_slow": 1.0}),
+    "yarn, a factor below 1": dict(rope_scaling=YARN | {"factor": 0.5}),
+}
+ROPE_KEYS = ("rope_parameters", "rope_scaling", "rope_theta", "original_max_position_embeddings")
+
+
+def with_rope(path, rope, to):
+    """The config.json of a folder with another RoPE, in another folder."""
+    written = json.loads((path / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps({k: v for k, v in written.items() if k not in ROPE_KEYS} | rope))
+    shutil.copy(path / "model.safetensors", to)
+
+
+@pytest.mark.parametrize(
+    ("family", "rope"),
+    [("llama untied", rope) for rope in ROPES]
+    + [
+        (family, rope)
+        for family in ("qwen2", "qwen3", "mistral", "olmo2 untied")
+        for rope in ("old yarn", "old dynamic")
+    ],
+)
+def test_rope_of_config_json_is_what_transformers_makes_of_it(folder, family, rope, tmp_path):
+    """Cosine and sine, of sequences that end inside and outside of the original length."""
+    with_rope(folder(family), ROPES[rope], tmp_path)
+    theirs = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(tmp_path)).rotary_emb
+    llm = load_llm(str(tmp_path)).config
+    for length in (12, 40):
+        positions = np.arange(length, dtype=np.int32)[None]
+        cos, sin = theirs(torch.zeros(1), torch.from_numpy(positions).long())
+        ours = rope_of(positions, llm.head_dim, llm.rope_theta, llm.rope_scaling)
+        for mine, expected in ((ours.cos, cos), (ours.sin, sin)):
+            expected = expected[..., : llm.head_dim // 2].numpy()
+            assert np.abs(np.asarray(mine)[:, :, 0] - expected).max() <= 1e-5
+
+
+def test_dynamic_rope_knows_each_sequence_of_a_row(folder):
+    llm = load_llm(str(folder("mistral dynamic"))).config
+    lengths = (30, 5, 20)
+    positions = np.concatenate([np.arange(n) for n in lengths] + [np.zeros(3)])[None].astype(np.int32)
+    segments = np.concatenate([np.full(n, k + 1) for k, n in enumerate(lengths)] + [np.zeros(3)])[None].astype(np.int32)
+    together = rope_of(positions, llm.head_dim, llm.rope_theta, llm.rope_scaling, segments)
+    at = 0
+    for length in lengths:
+        alone = rope_of(np.arange(length)[None], llm.head_dim, llm.rope_theta, llm.rope_scaling)
+        np.testing.assert_allclose(together.sin[0, at : at + length], alone.sin[0], atol=1e-6)
+        at += length
+
+
+CONTRADICTIONS = {
+    "old one scaled": dict(rope_scaling=LLAMA3_OLD, rope_parameters=dict(rope_type="default", rope_theta=5e5)),
+    "new one scaled": dict(rope_scaling=dict(rope_type="default"), rope_parameters=LLAMA3),
+    "other factors": dict(
+        rope_scaling=LLAMA3_OLD | {"factor": 2.0}, rope_parameters=LLAMA3 | {"original_max_position_embeddings": 16}
+    ),
+    "other kinds": dict(rope_scaling=YARN, rope_parameters=dict(rope_type="linear", factor=4.0)),
+    "other bases": dict(rope_scaling=LLAMA3_OLD, rope_parameters=LLAMA3_OLD | {"rope_theta": 5e5}),
 }
 
 
-@pytest.mark.parametrize("family", ["llama untied", "qwen2", "qwen3"])
-@pytest.mark.parametrize("rope", ROPES.values(), ids=ROPES)
-def test_rope_of_config_json_is_what_transformers_makes_of_it(folder, family, rope, tmp_path):
-    written = json.loads((folder(family) / "config.json").read_text())
-    outer = ("rope_parameters", "rope_scaling", "rope_theta", "original_max_position_embeddings")
-    written = {key: value for key, value in written.items() if key not in outer} | rope
-    (tmp_path / "config.json").write_text(json.dumps(written))
-    shutil.copy(folder(family) / "model.safetensors", tmp_path)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").float().eval()
-    llm = load_llm(str(tmp_path))
-    config = model_config(llm.config)
-    ours = logits(config, dict(llm.weights(config)), TOKENS)
-    assert np.abs(ours - torch_logits(theirs, TOKENS)).max() <= 1e-4
+@pytest.mark.parametrize("rope", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_two_blocks_that_contradict_each_other_are_an_error(folder, rope, tmp_path):
+    with_rope(folder("llama untied"), rope, tmp_path)
+    with pytest.raises(InteropError, match=r"rope_scaling and rope_parameters contradict each other .*delete the one"):
+        load_llm(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("rope", "words"),
+    [
+        (
+            {"rope_type": "longrope", "factor": 2.0},
+            "'longrope' is not supported, only llama3, linear, dynamic, yarn or none",
+        ),
+        (YARN | {"truncate": False}, "truncate false is not supported"),
+        ({"rope_type": "linear"}, "no factor in it"),
+        ({"rope_type": "dynamic", "factor": "4"}, "factor is '4', it must be a number"),
+        ({"rope_type": "yarn"}, "no factor in it"),
+        (YARN | {"beta_fast": -1}, "beta_fast is -1, it must be a number above 0"),
+    ],
+)
+def test_a_rope_that_is_not_known_is_named(folder, rope, words, tmp_path):
+    with_rope(folder("llama untied"), {"rope_scaling": rope}, tmp_path)
+    with pytest.raises(InteropError, match=words):
+        load_llm(str(tmp_path))
+
+
+def test_mistrals_window_is_refused_unless_no_text_is_longer(folder, tmp_path):
+    shutil.copy(folder("mistral") / "model.safetensors", tmp_path)
+    written = json.loads((folder("mistral") / "config.json").read_text())
+    for keys, fine in (
+        ({"sliding_window": 64}, False),
+        ({"sliding_window": 256}, True),
+        ({"max_position_embeddings": 8192}, True),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(written | keys))
+        if fine:
+            assert load_llm(str(tmp_path)).config
+        else:
+            with pytest.raises(
+                InteropError, match="sliding_window 64 is not supported where max_position_embeddings is 256"
+            ):
+                load_llm(str(tmp_path))
+    del written["sliding_window"]  # 4096 for transformers
+    (tmp_path / "config.json").write_text(json.dumps(written | {"max_position_embeddings": 8192}))
+    with pytest.raises(InteropError, match="sliding_window 4096 is not supported"):
+        load_llm(str(tmp_path))
+
+
+def test_a_family_that_is_not_there_is_named(tmp_path):
+    """Gemma 3 (sliding windows, four norms a layer, two RoPE bases), by itself and inside of its multimodal form."""
+    gemma = transformers.Gemma3TextConfig().to_dict()
+    for config in (gemma, {"model_type": "gemma3", "text_config": gemma}):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        said = f"'{config['model_type']}' is not supported, only llama, mistral, qwen2, qwen3, olmo2"
+        with pytest.raises(ModelConfigError, match=said):
+            load_llm(str(tmp_path))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -210,9 +320,10 @@ def test_a_tied_file_may_repeat_its_table_but_not_hold_another_head(edited):
     table = reference("llama").state_dict()["model.embed_tokens.weight"].numpy()
     llm = edited("llama", {"lm_head.weight": table.copy()})
     assert "write.head" not in dict(llm.weights(model_config(llm.config)))
-    llm = edited("llama", {"lm_head.weight": table + 1})
-    with pytest.raises(InteropError, match=r"tie_word_embeddings is true, but lm_head\.weight differs"):
-        list(llm.weights(model_config(llm.config)))
+    for other in (table + 1, np.ones((2, 3), np.float32)):
+        llm = edited("llama", {"lm_head.weight": other})
+        with pytest.raises(InteropError, match=r"tie_word_embeddings is true, but lm_head\.weight differs"):
+            list(llm.weights(model_config(llm.config)))
 
 
 def test_a_config_of_another_llm_is_refused_field_by_field(folder):

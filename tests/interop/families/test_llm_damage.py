@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.llm_folders import LLAMA3_OLD, model_config
+from helpers.llm_folders import LLAMA3_OLD, YARN, model_config
 
 from ieat_jax.errors import UserError
 from ieat_jax.interop.containers.source import InteropError
@@ -16,7 +16,7 @@ SIZE_KEYS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layer
 CONFIG_KEYS = (
     "model_type", *SIZE_KEYS, "num_key_value_heads", "head_dim", "rms_norm_eps", "tie_word_embeddings",
     "rope_parameters", "rope_scaling", "rope_theta", "max_position_embeddings", "hidden_act", "attention_bias",
-    "mlp_bias", "use_sliding_window", "layer_types", "partial_rotary_factor",
+    "mlp_bias", "use_sliding_window", "layer_types", "partial_rotary_factor", "sliding_window",
 )  # fmt: skip
 ABSENT = object()
 VALUES = (
@@ -39,7 +39,7 @@ VALUES = (
 
 
 @pytest.mark.parametrize("key", CONFIG_KEYS)
-@pytest.mark.parametrize("family", ["llama untied", "qwen2", "qwen3"])
+@pytest.mark.parametrize("family", ["llama untied", "qwen2", "qwen3", "mistral", "olmo2 untied"])
 def test_a_key_that_is_absent_null_or_of_a_wrong_type_is_a_sentence(folder, family, key, tmp_path):
     whole = json.loads((folder(family) / "config.json").read_text())
     refused = 0
@@ -54,7 +54,8 @@ def test_a_key_that_is_absent_null_or_of_a_wrong_type_is_a_sentence(folder, fami
         assert said is None or value is not ABSENT or key in said
         refused += said is not None
     required = key in (*SIZE_KEYS, "model_type")
-    least = 0 if key == "max_position_embeddings" else len(VALUES) - (1 if required else 4)  # not read without scaling
+    ignored = key == "max_position_embeddings" or (key == "sliding_window" and family != "mistral")
+    least = 0 if ignored else len(VALUES) - (1 if required else 4)  # not read without scaling
     assert refused >= least
 
 
@@ -67,16 +68,25 @@ def refusal(use):
 
 
 LLAMA3_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "rope_type", "rope_theta", "rope_scaling")
+YARN_KEYS = (
+    "factor",
+    "original_max_position_embeddings",
+    "beta_fast",
+    "beta_slow",
+    "attention_factor",
+    "mscale",
+    "truncate",
+)
 
 
-@pytest.mark.parametrize("key", LLAMA3_KEYS)
-def test_a_key_of_rope_that_is_absent_or_wrong_is_a_sentence(folder, key, tmp_path):
+@pytest.mark.parametrize(
+    ("block", "key"), [(LLAMA3_OLD, key) for key in LLAMA3_KEYS] + [(YARN, key) for key in YARN_KEYS]
+)
+def test_a_key_of_rope_that_is_absent_or_wrong_is_a_sentence(folder, block, key, tmp_path):
     whole = json.loads((folder("llama untied") / "config.json").read_text())
     shutil.copy(folder("llama untied") / "model.safetensors", tmp_path)
     for value in (ABSENT, *VALUES[1:]):
-        rope = {name: each for name, each in LLAMA3_OLD.items() if name != key} | (
-            {} if value is ABSENT else {key: value}
-        )
+        rope = {name: each for name, each in block.items() if name != key} | ({} if value is ABSENT else {key: value})
         (tmp_path / "config.json").write_text(json.dumps(whole | {"rope_scaling": rope}))
         assert "config.json" in (refusal(lambda: load_llm(str(tmp_path))) or "config.json")
 

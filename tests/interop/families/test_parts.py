@@ -145,7 +145,7 @@ def test_what_is_said(folder, kind, changes, said):
         load_listen(str(folder(config)))
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "olmo2"])
 def test_an_llm_of_which_nothing_is_said_is_transformers_default(family):
     found, _, note = inner_llm({"text_config": {"model_type": family}}, "ultravox", where="config.json")
     theirs = transformers.AutoConfig.for_model(family)

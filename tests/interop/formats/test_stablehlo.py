@@ -1,4 +1,4 @@
-"""An export as StableHLO, run by its own runner in a Python that cannot import us, says what our decoder says."""
+"""An export as StableHLO, run by its own runner in a Python that does not import us, says what our decoder says."""
 
 import json
 import subprocess
@@ -24,15 +24,16 @@ DIALOGUES = [
 RUN = """
 import json, sys, numpy as np
 sys.path.insert(0, sys.argv[1])
-import run
+import run, speak
 weights, said = run.parameters(), []
 for case in json.load(open(sys.argv[2])):
     heard = None
     if case["mel"]:
         mel = np.zeros((1, run.SHAPES["frames"], run.SHAPES["mels"]), np.float32)
         mel[0, : len(case["mel"])] = case["mel"]
-        heard = run.LISTEN(weights, mel, np.int32([len(case["mel"])]))
-    said.append(run.reply(weights, case["tokens"], heard, case["place"]))
+        heard = run.LISTEN(weights, mel, np.int32([len(case["mel"]) - run.SHAPES["frames_behind"]]))
+    made, states = run.reply(weights, case["tokens"], heard, case["place"])
+    said.append([made, speak.units(weights, case["tokens"], made, states, case["turn"])])
 assert "ieat_jax" not in sys.modules and "flax" not in sys.modules
 print(json.dumps(said))
 """
@@ -58,29 +59,37 @@ def test_the_runner_says_what_our_decoder_says(run, folder, tmp_path):
     for turns in DIALOGUES:
         prompt = build(turns, think=False, speech=False)
         mel = prompt.clips[0].tolist() if prompt.clips else None
-        cases.append({"tokens": prompt.tokens.tolist(), "place": prompt.audio_index.tolist(), "mel": mel})
+        (turn,) = prompt.speech_prefix[:1]  # without a speech system prompt in it, the current turn alone
+        case = {"tokens": prompt.tokens.tolist(), "place": prompt.audio_index.tolist(), "mel": mel, "turn": int(turn)}
+        cases.append(case)
     (tmp_path / "cases.json").write_text(json.dumps(cases))
-    assert len((folder / "run.py").read_text().splitlines()) <= 40
+    assert all(len((folder / name).read_text().splitlines()) <= 40 for name in ("run.py", "speak.py"))
     command = [sys.executable, "-c", RUN, str(folder), str(tmp_path / "cases.json")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={"JAX_PLATFORMS": "cpu"})
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    generator = Generator.from_run(run, limits=Limits(think=1, response=40), batch_size=1)
+    generator = Generator.from_run(run, limits=Limits(think=1, response=40, speech_seconds=20.0), batch_size=1)
     banned = {run.tokenizer.token_id(token) for token in ("<think>", "</think>", "<|im_start|>")}
-    compared = 0
-    for turns, tokens in zip(DIALOGUES, said, strict=True):
-        ours = generator.reply([turns], think=False)[0].tokens
+    compared, spoken = 0, 0
+    for turns, (tokens, units) in zip(DIALOGUES, said, strict=True):
+        reply = generator.reply([turns], think=False, speech="units")[0]
+        ours = reply.tokens
         until = next((at for at, token in enumerate(tokens) if token in banned), len(tokens))
         until = min(until, len(ours))
         assert tuple(tokens[:until]) == ours[:until]
         compared += until
+        # Speak reads one token a group: as far as the words are the same, so are the units.
+        same = len(reply.units) if tokens == list(ours) else min(4 * (until - 1), len(reply.units))
+        assert units[:same] == reply.units[:same].tolist()
+        spoken += same
     assert compared >= 20
+    assert spoken >= 40
 
 
 def test_programs_are_for_every_platform_and_any_number_of_rows(folder):
     shapes = json.loads((folder / "shapes.json").read_text())
     programs = {name: exporting.deserialize(bytearray((folder / f"{name}.bin").read_bytes())) for name in
-                ("listen", "prefill", "step")}  # fmt: skip
+                ("listen", "prefill", "step", "speak")}  # fmt: skip
     assert {program.platforms for program in programs.values()} == {("cpu", "cuda", "tpu")}
     listen = programs["listen"]
     for rows in (1, 3):
