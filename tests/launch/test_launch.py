@@ -1,3 +1,4 @@
+import contextlib
 import os
 import shlex
 import shutil
@@ -124,12 +125,18 @@ def started(program, **environment):
     return process, [int(number) for _ in range(2) for number in process.stdout.readline().split()[1:]]
 
 
+def runs(number):
+    """Whether a process runs; it may end while one looks."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
 def gone(numbers, seconds):
     """Whether all processes end in time; one that nobody has waited for is a name only."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        states = [Path(f"/proc/{number}/stat") for number in numbers]
-        if not any(state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z" for state in states):
+        if not any(map(runs, numbers)):
             return True
         time.sleep(0.1)
     return False

@@ -171,7 +171,7 @@ def test_bfloat16_computes_in_bfloat16_with_float32_parameters(tiny, init, make_
     [
         (dict(model_type="gemma"), "model_type 'gemma' is not supported"),
         (dict(hidden_act="gelu"), "hidden_act 'gelu'"),
-        (dict(rope_parameters=dict(rope_type="yarn", factor=2.0)), "RoPE scaling 'yarn'"),
+        (dict(rope_parameters=dict(rope_type="longrope", factor=2.0)), "RoPE scaling 'longrope'"),
         (dict(use_sliding_window=True), "use_sliding_window"),
         (dict(attention_bias=True), "attention_bias"),
     ],
